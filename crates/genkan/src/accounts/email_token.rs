@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::sql::email_tokens as sql;
 use crate::base::{Secret, Timestamp, random};
+use crate::db::sweep::Batch;
 use crate::db::{self, Db, Tx};
 use crate::keys::Ring;
 use crate::mail::Reason;
@@ -136,13 +137,10 @@ fn verified(row: sql::Row, reason: Reason, now: Timestamp) -> Result<VerifiedCod
     Ok(VerifiedCode { did: row.did, reason, hash: row.hash })
 }
 
-/// Removes codes that expired a day ago. Until then their owners learn that the code expired, and
+/// Removes a batch of codes that expired a day ago. Until then their owners learn that the code expired, and
 /// not that it is wrong.
-pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
-    let mut tx = db.begin().await?;
-    let gone = sql::sweep(&mut tx, now.minus(KEEP_EXPIRED)).await?;
-    tx.commit().await?;
-    Ok(gone)
+pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<Batch> {
+    sql::sweep(db, now.minus(KEEP_EXPIRED)).await
 }
 
 /// Creates a code such as `ABCDE-FGHIJ` from the base32 alphabet, which has no 0, 1 or 8 to confuse
@@ -279,8 +277,11 @@ mod tests {
         let late = tokens.check(&ann(), Reason::ConfirmEmail, &code, over).await;
         assert!(matches!(late, Err(CodeError::Expired)));
         assert!(matches!(tokens.find(Reason::ResetPassword, &reset, over).await, Err(CodeError::Expired)));
-        assert_eq!(sweep(&db, over).await.unwrap(), 0);
-        assert_eq!(sweep(&db, over.plus(KEEP_EXPIRED).plus(Duration::from_millis(1))).await.unwrap(), 2);
+        assert_eq!(sweep(&db, over).await.unwrap().removed, 0);
+        assert_eq!(
+            sweep(&db, over.plus(KEEP_EXPIRED).plus(Duration::from_millis(1))).await.unwrap().removed,
+            2
+        );
     }
 
     async fn of_many_at_once_one_succeeds(db: Db) {

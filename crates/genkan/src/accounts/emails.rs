@@ -7,6 +7,7 @@ use super::sql::accounts as sql;
 use super::{Account, Accounts, ClaimError, Email};
 use crate::base::{Clock, Language};
 use crate::db::audit::{self, Actor};
+use crate::db::sweep::{Sweep, sweep};
 use crate::db::{self, Db};
 use crate::mail::{self, Mail, Reason, Recipient};
 use crate::telemetry::failpoint;
@@ -193,10 +194,8 @@ impl Emails {
     }
 }
 
-/// Removes codes that expired long ago.
-pub(crate) async fn sweep(db: &Db, now: crate::base::Timestamp) -> db::Result<u64> {
-    email_token::sweep(db, now).await
-}
+/// The sweeps of codes that expired long ago.
+pub(crate) const SWEEPS: &[Sweep] = &[sweep!("codes in emails", |db, now| email_token::sweep(db, now))];
 
 fn recipient(account: &Account, language: Language) -> Result<Recipient<'_>, EmailsError> {
     let email = account.email.as_deref().ok_or(EmailsError::NoAddress)?;

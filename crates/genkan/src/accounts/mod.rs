@@ -32,8 +32,8 @@ pub(crate) use hashing_queue::{Rank, Requester};
 pub(crate) use invites::{Invites, NewInvites, is_invite_good, return_invite, use_invite};
 pub(crate) use password::{PasswordError, Passwords, RecognitionError};
 pub(crate) use service::{
-    Accounts, count_by_host, hold, insert_creating, is_known, note_change, open, release_reserved_handle,
-    remove_row, reserve_handle, take_reserved_handle,
+    Accounts, check_counts, count_by_host, count_on_host, hold, insert_creating, is_known, note_change, open,
+    prepare_counts, release_reserved_handle, remove_row, reserve_handle, take_reserved_handle,
 };
 pub(crate) use sql::accounts::{DELETION_NOTICE, Demand};
 pub(crate) use types::{Account, AppPassword, Invite, InviteUse, NewAccount, Standing, State};

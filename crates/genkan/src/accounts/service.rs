@@ -1,15 +1,18 @@
 //! The service of this room: accounts, found and changed.
 
+use std::collections::HashMap;
+
 use genkan_protocol::syntax::{AtIdentifier, Did, Handle};
 
 use super::account_hosts::AccountHosts;
 use super::sql::accounts::{self as sql, Demand};
-use super::sql::{app_passwords, email_tokens};
+use super::sql::{app_passwords, counts, email_tokens};
 use super::{Account, ClaimError, Email, NewAccount, NewError, State};
 use crate::base::{Clock, Timestamp};
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change, Feed};
 use crate::db::{self, Db, Tx};
+use crate::fleet::HostId;
 use crate::mail;
 
 /// The accounts of this operator. Cheap to clone.
@@ -94,10 +97,10 @@ impl Accounts {
         sql::begin_deletion(tx, did, due, self.clock.now()).await
     }
 
-    /// Takes some deactivated accounts whose time is over, and interrupted deletions, for another
+    /// Takes some deactivated accounts of a host whose time is over, and interrupted deletions, for another
     /// attempt.
-    pub(crate) async fn take_due_for_deletion(&self, now: Timestamp, limit: i64) -> db::Result<Vec<Did>> {
-        sql::take_due_for_deletion(&self.db, now, limit).await
+    pub(crate) async fn take_due_for_deletion(&self, host: &HostId, now: Timestamp) -> db::Result<Vec<Did>> {
+        sql::take_due_for_deletion(&self.db, host, now).await
     }
 
     /// Stores the time at which a deactivated account is deleted, or that it is not, as part of
@@ -258,11 +261,31 @@ pub(crate) async fn release_reserved_handle(tx: &mut Tx, did: &Did) -> db::Resul
     sql::release_reserved_handle(tx, did).await
 }
 
-/// Returns how many accounts each host holds, for placement by capacity.
-pub(crate) async fn count_by_host(
-    db: &Db,
-) -> db::Result<std::collections::HashMap<crate::fleet::HostId, u64>> {
-    sql::count_by_host(db).await
+/// Returns how many accounts each host holds, for placement by capacity. The counters may be off by a
+/// few while an older version works on the same database.
+pub(crate) async fn count_by_host(db: &Db) -> db::Result<HashMap<HostId, u64>> {
+    counts::by_host(db).await
+}
+
+/// Returns how many accounts a host holds; 0 only if it has none.
+pub(crate) async fn count_on_host(db: &Db, host: &HostId) -> db::Result<u64> {
+    counts::of_host(db, host).await
+}
+
+/// Gives a host its counters, before they are checked.
+pub(crate) async fn prepare_counts(db: &Db, host: &HostId) -> db::Result<()> {
+    counts::prepare(db, host).await
+}
+
+/// Job: counts accounts again, a part of a host each time, at most `limit` parts. Returns how many
+/// counters were wrong.
+pub(crate) async fn check_counts(db: &Db, now: Timestamp, limit: usize) -> db::Result<u64> {
+    let mut wrong = 0;
+    for _ in 0..limit {
+        let Some(was_wrong) = counts::check_one(db, now).await? else { break };
+        wrong += u64::from(was_wrong);
+    }
+    Ok(wrong)
 }
 
 /// Whether the DID belongs to an account or to a sign-up under way.

@@ -12,6 +12,7 @@ mod language;
 #[cfg(test)]
 mod manual_clock;
 mod monotonic;
+pub(crate) mod neighbours;
 pub(crate) mod query;
 pub(crate) mod random;
 pub(crate) mod seal;

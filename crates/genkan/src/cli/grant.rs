@@ -7,7 +7,7 @@ use genkan_protocol::syntax::Did;
 use serde::Serialize;
 
 use super::{Context, Failure};
-use crate::oauth::Grant;
+use crate::oauth::{Grant, GrantsOf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -61,7 +61,13 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), Failure> {
         let oauth = context.app().await?.oauth.clone();
         match command {
             Command::List { account, client, limit } => {
-                let found = oauth.list(account.as_ref(), client.as_deref(), limit).await;
+                let whose = match (&account, &client) {
+                    (None, None) => GrantsOf::Everybody,
+                    (Some(account), None) => GrantsOf::Account(account),
+                    (None, Some(client)) => GrantsOf::Client(client),
+                    (Some(account), Some(client)) => GrantsOf::Both(account, client),
+                };
+                let found = oauth.list(whose, limit).await;
                 let shown: Vec<GrantView> =
                     found.map_err(anyhow::Error::from)?.into_iter().map(GrantView::from).collect();
                 Ok(context.output.print(&shown, |shown| table(shown))?)

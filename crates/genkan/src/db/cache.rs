@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quick_cache::Equivalent;
 
 use super::feed::{Change, Feed};
+use super::subjects::Subjects;
 use crate::base::{ByteCache, Weigh, byte_cache};
 
 /// A cache, bounded by bytes, whose entries are dropped when the feed reports a change. Cheap to clone; all
@@ -24,6 +25,9 @@ struct Inner<K, V> {
     entries: ByteCache<K, V>,
     /// The number of times that entries were dropped.
     forgotten: AtomicU64,
+    /// The subject of a value, and the entries of each subject, for a cache that is not keyed by
+    /// the subject.
+    subjects: Option<(fn(&V) -> &str, Subjects<K>)>,
 }
 
 /// The start of a reading.
@@ -45,18 +49,51 @@ where
         (bytes, typical): (usize, usize),
         forget: impl Fn(&ByteCache<K, V>, &str) + Send + Sync + 'static,
     ) -> Self {
-        let inner = Arc::new(Inner { entries: byte_cache(bytes, typical), forgotten: AtomicU64::new(0) });
+        Self::with(feed, change, Inner::new((bytes, typical), None), move |inner, subject| {
+            forget(&inner.entries, subject);
+        })
+    }
+
+    /// Creates a cache whose entries belong to subjects, and finds those of a subject by an index.
+    /// `forget_others` drops entries for a subject that has none.
+    pub(crate) fn by_subject(
+        feed: &Feed,
+        change: Change,
+        bytes: (usize, usize),
+        subject_of: fn(&V) -> &str,
+        forget_others: impl Fn(&ByteCache<K, V>, &str) + Send + Sync + 'static,
+    ) -> Self {
+        let inner = Inner::new(bytes, Some((subject_of, Subjects::new())));
+        Self::with(feed, change, inner, move |inner, subject| {
+            let Some((_, subjects)) = &inner.subjects else { return };
+            let keys = subjects.take(subject);
+            if keys.is_empty() {
+                forget_others(&inner.entries, subject);
+            }
+            for key in &keys {
+                inner.entries.remove(key);
+            }
+        })
+    }
+
+    fn with(
+        feed: &Feed,
+        change: Change,
+        inner: Inner<K, V>,
+        forget: impl Fn(&Inner<K, V>, &str) + Send + Sync + 'static,
+    ) -> Self {
+        let inner = Arc::new(inner);
         // Weak, because the feed may outlive the service that owns this cache.
         let weak = Arc::downgrade(&inner);
         feed.subscribe(change, move |subject| {
             if let Some(inner) = weak.upgrade() {
-                inner.forget_with(|entries| forget(entries, subject));
+                inner.forget_with(|inner| forget(inner, subject));
             }
         });
         let weak = Arc::downgrade(&inner);
         feed.subscribe_to_gaps(move || {
             if let Some(inner) = weak.upgrade() {
-                inner.forget_with(ByteCache::clear);
+                inner.forget_with(|inner| inner.entries.clear());
             }
         });
         Self { inner }
@@ -77,7 +114,14 @@ where
     /// Caches the result of a reading, unless entries were dropped since it began.
     #[expect(clippy::needless_pass_by_value, reason = "callers make the key for this call")]
     pub(crate) fn keep(&self, key: K, value: V, Reading(began_at): Reading) {
-        self.inner.entries.insert(key.clone(), value);
+        let entries = &self.inner.entries;
+        if let Some((subject_of, subjects)) = &self.inner.subjects {
+            let subject: Box<str> = subject_of(&value).into();
+            entries.insert(key.clone(), value);
+            subjects.add(&subject, key.clone(), |key| entries.peek(key).is_some());
+        } else {
+            entries.insert(key.clone(), value);
+        }
         // Checked after the insertion: a change in between either finds the entry, or is seen here.
         // It does not matter which entry was dropped. Changes are rare, so the lost cache entry
         // costs one more query.
@@ -88,10 +132,14 @@ where
 }
 
 impl<K: Weigh + Eq + Hash, V: Weigh + Clone> Inner<K, V> {
-    fn forget_with(&self, forget: impl FnOnce(&ByteCache<K, V>)) {
+    fn new((bytes, typical): (usize, usize), subjects: Option<(fn(&V) -> &str, Subjects<K>)>) -> Self {
+        Self { entries: byte_cache(bytes, typical), forgotten: AtomicU64::new(0), subjects }
+    }
+
+    fn forget_with(&self, forget: impl FnOnce(&Self)) {
         // Counted first, because `keep` relies on this order.
         self.forgotten.fetch_add(1, Ordering::SeqCst);
-        forget(&self.entries);
+        forget(self);
     }
 }
 
@@ -112,7 +160,38 @@ mod tests {
     use super::*;
     use crate::db::{Db, on_each_database};
 
-    on_each_database!(a_value_read_before_a_change_is_not_kept_after_it);
+    on_each_database!(
+        a_value_read_before_a_change_is_not_kept_after_it,
+        the_entries_of_a_subject_are_dropped_together
+    );
+
+    async fn the_entries_of_a_subject_are_dropped_together(db: Db) {
+        let feed = Feed::new(db);
+        let cache: FeedCache<Box<str>, Box<str>> = FeedCache::by_subject(
+            &feed,
+            Change::Grant,
+            (1 << 20, 100),
+            |grant| grant,
+            |entries, _| entries.clear(),
+        );
+        let keep = |token: &str, grant: &str| {
+            let reading = cache.begin();
+            cache.keep(token.into(), grant.into(), reading);
+        };
+        for (token, grant) in [("a", "one"), ("b", "one"), ("c", "two")] {
+            keep(token, grant);
+        }
+        let early = cache.begin();
+        feed.tell(Change::Grant, "one");
+        assert_eq!((cache.get("a"), cache.get("b"), cache.get("c")), (None, None, Some("two".into())));
+        cache.keep("a".into(), "one".into(), early);
+        assert_eq!(cache.get("a"), None, "it was read before the end");
+        keep("a", "one");
+        feed.tell(Change::Grant, "one");
+        assert_eq!(cache.get("a"), None, "once more");
+        feed.tell(Change::Grant, "client x");
+        assert_eq!(cache.get("c"), None, "no grant has this name");
+    }
 
     async fn a_value_read_before_a_change_is_not_kept_after_it(db: Db) {
         let feed = Feed::new(db);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use sqlx::{AnyConnection, Row as _};
 use tokio::time::{Instant, timeout};
 
+use super::sweep::{Batch, sweep_batch};
 use super::{Db, Error, Result, Tx};
 use crate::base::{Timestamp, monotonic_now, random};
 
@@ -45,12 +46,10 @@ pub(crate) async fn note(tx: &mut Tx, change: Change, subject: &str) -> Result<C
     Ok(ChangeId(id))
 }
 
-/// Returns every committed note of this `change` that was not swept yet, in no order.
-pub(crate) async fn noted(db: &Db, change: Change) -> Result<Vec<ChangeId>> {
-    let rows = sqlx::query("SELECT id FROM changes WHERE kind = $1")
-        .bind(change.as_str())
-        .fetch_all(db.reader())
-        .await?;
+/// Returns every committed note of a change of the fleet that was not swept yet, in no order.
+pub(crate) async fn noted_of_fleet(db: &Db) -> Result<Vec<ChangeId>> {
+    // The kind is part of the text, since an index has the notes of this kind only.
+    let rows = sqlx::query("SELECT id FROM changes WHERE kind = 'fleet'").fetch_all(db.reader()).await?;
     rows.iter().map(|row| Ok(ChangeId(row.try_get("id")?))).collect()
 }
 
@@ -219,16 +218,11 @@ impl fmt::Debug for Feed {
     }
 }
 
-/// Removes notes that every process has read.
-pub(crate) async fn sweep(db: &Db) -> Result<u64> {
-    let now = db.now().await?;
-    let mut tx = db.begin().await?;
-    let done = sqlx::query("DELETE FROM changes WHERE at < $1")
-        .bind(now.minus(KEEP).as_millis())
-        .execute(&mut *tx)
-        .await?;
-    tx.commit().await?;
-    Ok(done.rows_affected())
+/// Removes a batch of notes that every process has read.
+pub(crate) async fn sweep(db: &Db) -> Result<Batch> {
+    let text = "DELETE FROM changes WHERE id IN (
+        SELECT id FROM changes WHERE at < $1 ORDER BY at LIMIT 200)";
+    sweep_batch(db, text, db.now().await?.minus(KEEP)).await
 }
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -358,7 +352,7 @@ mod tests {
         noted_elsewhere(&db, Change::Fleet, "oak").await;
         pass(&db, KEEP * 2, &mut SeenChanges::default()).await;
         noted_elsewhere(&db, Change::Fleet, "elm").await;
-        assert_eq!(sweep(&db).await.unwrap(), 1);
+        assert_eq!(sweep(&db).await.unwrap().removed, 1);
     }
 
     async fn a_used_up_pool_leaves_the_feed_fresh(db: Db) {

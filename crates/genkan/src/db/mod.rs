@@ -1,7 +1,8 @@
 //! The database: SQLite in one file, or PostgreSQL, behind one portable SQL text.
 //!
 //! [`Db`] is the database and `Tx` a write transaction. `feed` informs processes of each other's
-//! changes, `FeedCache` is a cache that the feed keeps valid, and `leases` keep workers apart.
+//! changes, `FeedCache` is a cache that the feed keeps valid, `leases` keep workers apart, and
+//! `sweep` removes old rows in batches.
 //!
 //! Rooms above own their tables and keep their SQL in a private `sql.rs`. Columns are `TEXT` or
 //! `BIGINT`, placeholders `$1`, times milliseconds since the epoch. What truly differs between the
@@ -21,6 +22,8 @@ mod pooler;
 mod repeat;
 pub(crate) mod replicas;
 mod steps;
+mod subjects;
+pub(crate) mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tx;

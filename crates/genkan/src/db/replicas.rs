@@ -15,6 +15,7 @@ use sqlx::{Executor, Row as _};
 use tokio::sync::Mutex;
 
 use super::feed::ChangeId;
+use super::sweep::Batch;
 use super::{Db, Result};
 use crate::base::{Clock, Timestamp, monotonic_now, random};
 
@@ -230,7 +231,7 @@ async fn unread(db: &Db, change: &ChangeId) -> Result<Vec<Unread>> {
 }
 
 /// Removes the rows of replicas that were killed, and acknowledgements that no command waits for.
-pub(crate) async fn sweep(db: &Db) -> Result<u64> {
+pub(crate) async fn sweep(db: &Db) -> Result<Batch> {
     let now = db.now().await?;
     let mut tx = db.begin().await?;
     let mut removed = 0;
@@ -241,7 +242,8 @@ pub(crate) async fn sweep(db: &Db) -> Result<u64> {
         removed += done.rows_affected();
     }
     tx.commit().await?;
-    Ok(removed)
+    // There are few of these rows, so one batch has them all.
+    Ok(Batch { removed, has_more: false })
 }
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);
@@ -309,7 +311,7 @@ mod tests {
         let two = beside(&db, "two").await;
         let second = change(&db).await;
         assert_eq!(late(&db, &second).await, ["one", "two"]);
-        one.acknowledge(feed::noted(&db, Change::Fleet).await.unwrap()).await.unwrap();
+        one.acknowledge(feed::noted_of_fleet(&db).await.unwrap()).await.unwrap();
         assert_eq!(late(&db, &second).await, ["two"]);
         assert_eq!(late(&db, &first).await, ["two"]);
         two.acknowledge(vec![first.clone()]).await.unwrap();
@@ -355,7 +357,7 @@ mod tests {
     async fn a_swept_replica_that_goes_on_is_counted_again(db: Db) {
         let one = beside(&db, "one").await;
         pass(&db, HOUR).await;
-        assert_eq!(sweep(&db).await.unwrap(), 1);
+        assert_eq!(sweep(&db).await.unwrap().removed, 1);
         one.beat().await.unwrap();
         let made = change(&db).await;
         assert_eq!(late(&db, &made).await, ["one"]);
@@ -365,7 +367,7 @@ mod tests {
         let one = beside(&db, "one").await;
         let first = change(&db).await;
         pass(&db, HOUR).await;
-        assert_eq!(sweep(&db).await.unwrap(), 1);
+        assert_eq!(sweep(&db).await.unwrap().removed, 1);
         one.acknowledge(vec![first.clone()]).await.unwrap();
         let second = change(&db).await;
         assert_eq!(late(&db, &second).await, ["one"]);
@@ -413,7 +415,7 @@ mod tests {
         assert_eq!(late(&db, &made).await, ["fast", "slow"]);
         let silent = wait_until_read(&db, &made, Duration::ZERO).await.unwrap();
         assert!(silent.iter().all(|one| one.silent_for < ALIVE), "{silent:?}");
-        assert_eq!(sweep(&db).await.unwrap(), 0);
+        assert_eq!(sweep(&db).await.unwrap().removed, 0);
         // The database's clock is a clock.
         let apart = Clock::of_process().now().as_millis() - db.now().await.unwrap().as_millis();
         assert!(apart.abs() < 60_000, "{apart}");
@@ -423,9 +425,9 @@ mod tests {
         let one = beside(&db, "one").await;
         let made = change(&db).await;
         one.acknowledge(vec![made]).await.unwrap();
-        assert_eq!(sweep(&db).await.unwrap(), 0);
+        assert_eq!(sweep(&db).await.unwrap().removed, 0);
         pass(&db, HOUR).await;
-        assert_eq!(sweep(&db).await.unwrap(), 2);
+        assert_eq!(sweep(&db).await.unwrap().removed, 2);
     }
 
     const HOUR: Duration = Duration::from_hours(1);

@@ -138,6 +138,136 @@ pub(super) const STEPS: &[Step] = &[
         "permission sets by use",
         include_str!("../../../../migrations/0043_permission_sets_by_use.sql"),
     ),
+    Step::new(200, "accounts by age", include_str!("../../../../migrations/0200_accounts_by_age.sql")),
+    Step::new(201, "accounts to delete", include_str!("../../../../migrations/0201_accounts_to_delete.sql")),
+    Step::new(202, "accounts by slot", include_str!("../../../../migrations/0202_accounts_by_slot.sql")),
+    Step::new(
+        203,
+        "invite codes by age",
+        include_str!("../../../../migrations/0203_invite_codes_by_age.sql"),
+    ),
+    Step::new(204, "renames by lease", include_str!("../../../../migrations/0204_renames_by_lease.sql")),
+    Step::new(205, "account counts", include_str!("../../../../migrations/0205_account_counts.sql")),
+    Step::new(
+        206,
+        "account counts fill",
+        include_str!("../../../../migrations/0206_account_counts_fill.sql"),
+    ),
+    Step::new(
+        207,
+        "account counts by check",
+        include_str!("../../../../migrations/0207_account_counts_by_check.sql"),
+    ),
+    Step::new(208, "sessions by end", include_str!("../../../../migrations/0208_sessions_by_end.sql")),
+    Step::new(
+        209,
+        "refresh tokens by expiry",
+        include_str!("../../../../migrations/0209_refresh_tokens_by_expiry.sql"),
+    ),
+    Step::new(
+        210,
+        "device accounts for requests",
+        include_str!("../../../../migrations/0210_device_accounts_for_requests.sql"),
+    ),
+    Step::new(211, "outbox by age", include_str!("../../../../migrations/0211_outbox_by_age.sql")),
+    Step::new(212, "changes of fleet", include_str!("../../../../migrations/0212_changes_of_fleet.sql")),
+    Step::new(213, "devices sweep at", include_str!("../../../../migrations/0213_devices_sweep_at.sql")),
+    Step::new(214, "devices by sweep", include_str!("../../../../migrations/0214_devices_by_sweep.sql")),
+    Step::new(
+        215,
+        "oauth clients sweep at",
+        include_str!("../../../../migrations/0215_oauth_clients_sweep_at.sql"),
+    ),
+    Step::new(
+        216,
+        "oauth clients by sweep",
+        include_str!("../../../../migrations/0216_oauth_clients_by_sweep.sql"),
+    ),
+    Step::new(
+        217,
+        "oauth clients by standing",
+        include_str!("../../../../migrations/0217_oauth_clients_by_standing.sql"),
+    ),
+    Step::new(
+        218,
+        "oauth codes unused by did",
+        include_str!("../../../../migrations/0218_oauth_codes_unused_by_did.sql"),
+    ),
+    Step::new(
+        219,
+        "oauth codes without grant",
+        include_str!("../../../../migrations/0219_oauth_codes_without_grant.sql"),
+    ),
+    Step::new(
+        220,
+        "oauth codes unredeemed",
+        include_str!("../../../../migrations/0220_oauth_codes_unredeemed.sql"),
+    ),
+    Step::new(
+        221,
+        "oauth grants by end",
+        include_str!("../../../../migrations/0221_oauth_grants_by_end.sql"),
+    ),
+    Step::new(
+        222,
+        "oauth grants live by age",
+        include_str!("../../../../migrations/0222_oauth_grants_live_by_age.sql"),
+    ),
+    Step::new(
+        223,
+        "oauth grants live by client",
+        include_str!("../../../../migrations/0223_oauth_grants_live_by_client.sql"),
+    ),
+    Step::new(
+        224,
+        "oauth grants linked by idle",
+        include_str!("../../../../migrations/0224_oauth_grants_linked_by_idle.sql"),
+    ),
+    Step::new(
+        225,
+        "oauth scopes by use",
+        include_str!("../../../../migrations/0225_oauth_scopes_by_use.sql"),
+    ),
+    Step::new(
+        226,
+        "permission sets missing",
+        include_str!("../../../../migrations/0226_permission_sets_missing.sql"),
+    ),
+    Step::new(
+        227,
+        "link clients by use",
+        include_str!("../../../../migrations/0227_link_clients_by_use.sql"),
+    ),
+    Step::new(
+        228,
+        "links by client key",
+        include_str!("../../../../migrations/0228_links_by_client_key.sql"),
+    ),
+    Step::new(
+        229,
+        "links keep alive due",
+        include_str!("../../../../migrations/0229_links_keep_alive_due.sql"),
+    ),
+    Step::new(
+        230,
+        "links to keep alive",
+        include_str!("../../../../migrations/0230_links_to_keep_alive.sql"),
+    ),
+    Step::new(
+        231,
+        "links by sealing key",
+        include_str!("../../../../migrations/0231_links_by_sealing_key.sql"),
+    ),
+    Step::new(
+        232,
+        "link logins by sealing key",
+        include_str!("../../../../migrations/0232_link_logins_by_sealing_key.sql"),
+    ),
+    Step::new(
+        233,
+        "outbox by sealing key",
+        include_str!("../../../../migrations/0233_outbox_by_sealing_key.sql"),
+    ),
 ];
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ impl Fleet {
     pub(crate) async fn take_up(&self, replica: &Replica) -> Result<(), Error> {
         // In this order: a change that is committed in between is in memory without being
         // acknowledged. The other way round it could be acknowledged without being in memory.
-        let changes = feed::noted(&self.inner.db, Change::Fleet).await?;
+        let changes = feed::noted_of_fleet(&self.inner.db).await?;
         self.reload().await?;
         Ok(replica.acknowledge(changes).await?)
     }

@@ -4,18 +4,19 @@
 //! from doing work twice.
 
 mod links;
+mod sweeps;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use crate::app::{self, App};
 use crate::db::replicas::Replica;
-use crate::db::{feed, replicas};
-use crate::fleet::{self, ProbeSettings};
+use crate::fleet::{self, HostId, ProbeSettings};
 use crate::keys::{self, WebPurpose};
-use crate::telemetry::metrics::CLOCK_OFFSET;
-use crate::{accounts, mail, oauth, sessions, signin, standing};
+use crate::telemetry::metrics::{CLOCK_OFFSET, JOB_FAILURES};
+use crate::{accounts, mail, standing};
 
 /// A recurring job.
 struct Job {
@@ -34,7 +35,7 @@ macro_rules! job {
     };
 }
 
-const JOBS: [Job; 14] = [
+const JOBS: [Job; 15] = [
     job!("compare the clock with the database's", COMPARE_CLOCK_EVERY, |app| compare_clock(&app).await),
     job!("settle sign-ups", SETTLE_EVERY, |app| Ok(app.sign_ups.settle_all().await? as u64)),
     job!("finish handle changes", SETTLE_EVERY, |app| Ok(app.renames.finish_interrupted().await? as u64)),
@@ -57,14 +58,16 @@ const JOBS: [Job; 14] = [
         app.links.count().await?;
         Ok(app.links.end_undecided().await?)
     }),
-    job!("compare linked sessions with their grants", COMPARE_EVERY, |app| {
-        links::compare_with_grants(&app).await
-    }),
+    job!("end grants that ran out", RUN_OUT_EVERY, |app| Ok(app.oauth.end_run_out().await?)),
+    job!("end grants of blocked clients", BLOCKED_EVERY, |app| Ok(app
+        .oauth
+        .end_of_blocked_clients()
+        .await?)),
     job!("retire client keys that no session needs", links::RETIRE_EVERY, |app| {
         links::retire_client_keys(&app).await
     }),
     job!("keep idle sessions alive", KEEP_ALIVE_EVERY, |app| Ok(app.links.keep_alive().await?)),
-    job!("sweep", SWEEP_EVERY, |app| sweep(&app).await),
+    job!("sweep", SWEEP_EVERY, |app| sweeps::run(&app).await),
     job!("count accounts by host", COUNT_EVERY, |app| {
         app.fleet.set_counts(accounts::count_by_host(&app.db).await?);
         Ok(0)
@@ -100,6 +103,8 @@ pub(crate) fn start(app: &App, replica: Replica) {
     for job in JOBS {
         tokio::spawn(repeat(job, app.clone()));
     }
+    tokio::spawn(compare_links(app.clone()));
+    tokio::spawn(check_counts(app.clone()));
 }
 
 /// Measures how far this machine's clock is from the database's, by which Genkan goes. One of both
@@ -116,33 +121,53 @@ async fn compare_clock(app: &App) -> anyhow::Result<u64> {
     Ok(0)
 }
 
-/// Removes rows that nothing can use any more.
-async fn sweep(app: &App) -> anyhow::Result<u64> {
-    let (db, now) = (&app.db, app.clock.now());
-    let mut gone = sessions::sweep(db, now).await?;
-    gone += feed::sweep(db).await?;
-    gone += replicas::sweep(db).await?;
-    gone += crate::links::sweep(db, now).await?;
-    gone += signin::sweep(db, now).await?;
-    gone += signin::sweep_addresses(db, now).await?;
-    gone += oauth::sweep(db, now).await?;
-    gone += mail::sweep(db, now).await?;
-    gone += accounts::emails::sweep(db, now).await?;
-    Ok(gone + app.limits.sweep(db, now).await?)
+/// Counts accounts again, some parts of the hosts each time, until the process ends.
+async fn check_counts(app: App) {
+    let mut prepared = HashSet::new();
+    loop {
+        report("check the counts of accounts", &app, check_some_counts(&app, &mut prepared).await);
+        tokio::time::sleep(CHECK_COUNTS_EVERY).await;
+    }
+}
+
+async fn check_some_counts(app: &App, prepared: &mut HashSet<HostId>) -> anyhow::Result<u64> {
+    for host in app.fleet.all().iter() {
+        if !prepared.contains(&host.id) {
+            accounts::prepare_counts(&app.db, &host.id).await?;
+            prepared.insert(host.id.clone());
+        }
+    }
+    Ok(accounts::check_counts(&app.db, app.clock.now(), COUNTS_AT_ONCE).await?)
+}
+
+/// Compares linked sessions with their grants, a few at a time, until the process ends.
+async fn compare_links(app: App) {
+    let mut comparison = links::Comparison::default();
+    loop {
+        report("compare linked sessions with their grants", &app, comparison.go_on(&app).await);
+        tokio::time::sleep(COMPARE_EVERY).await;
+    }
 }
 
 /// Runs a job until the process ends. A failure is logged, and the next run follows all the same.
 async fn repeat(job: Job, app: App) {
     let name = job.name;
     loop {
-        match (job.run)(app.clone()).await {
-            Ok(0) => {}
-            Ok(count) => tracing::debug!(job = name, count, "job done"),
-            // A failed run ends nothing: the next one tries again.
-            Err(cause) => tracing::warn!(job = name, cause = format!("{cause:#}"), "job failed"),
-        }
+        report(name, &app, (job.run)(app.clone()).await);
         // The pause begins after the run, so a slow run never overlaps with the next one.
         tokio::time::sleep(job.every).await;
+    }
+}
+
+fn report(name: &'static str, app: &App, outcome: anyhow::Result<u64>) {
+    match outcome {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(job = name, count, "job done"),
+        // A failed run ends nothing: the next one tries again.
+        Err(cause) => {
+            app.metrics.counter(&JOB_FAILURES, &[name]).increment();
+            tracing::warn!(job = name, cause = format!("{cause:#}"), "job failed");
+        }
     }
 }
 
@@ -154,6 +179,11 @@ const SETTLE_EVERY: Duration = Duration::from_secs(3);
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 const TELL_EVERY: Duration = Duration::from_secs(20);
 const UNDECIDED_EVERY: Duration = Duration::from_mins(1);
+const RUN_OUT_EVERY: Duration = Duration::from_mins(5);
+const BLOCKED_EVERY: Duration = Duration::from_mins(1);
 const COMPARE_EVERY: Duration = Duration::from_mins(5);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_mins(30);
 const COUNT_EVERY: Duration = Duration::from_secs(30);
+const CHECK_COUNTS_EVERY: Duration = Duration::from_mins(1);
+/// Parts of hosts that are counted again in one run; a host has 32.
+const COUNTS_AT_ONCE: usize = 64;

@@ -37,44 +37,76 @@ impl SealedColumn {
     /// Returns the number of values that another key than the current one sealed.
     pub(crate) async fn left(&self, db: &Db, sealer: &Sealer) -> Result<u64> {
         let Self { table, column, .. } = self;
-        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
-            "SELECT COUNT(*) FROM {table} WHERE {column} <> '' AND {column} NOT LIKE $1"
-        )))
-        .bind(by_key(sealer))
-        .fetch_one(db.reader())
-        .await?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        let mut left = 0;
+        for id in self.key_ids(db).await?.iter().filter(|id| id.as_str() != &*sealer.key_id()) {
+            let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+                "SELECT COUNT(*) FROM {table} WHERE SUBSTR({column}, 4, 8) = $1"
+            )))
+            .bind(id)
+            .fetch_one(db.reader())
+            .await?;
+            left += u64::try_from(count).unwrap_or(0);
+        }
+        Ok(left)
     }
 
     /// Returns the ids of keys that sealed values here and that the sealer does not have.
     pub(crate) async fn unknown_keys(&self, db: &Db, sealer: &Sealer) -> Result<Vec<String>> {
-        let Self { table, column, .. } = self;
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            // `v1.` and then the key id, 8 hexadecimal digits: see `base::seal`.
-            "SELECT DISTINCT SUBSTR({column}, 4, 8) AS id FROM {table} WHERE {column} <> ''"
-        )))
-        .fetch_all(db.reader())
-        .await?;
-        let ids: std::result::Result<Vec<String>, sqlx::Error> =
-            rows.iter().map(|row| row.try_get("id")).collect();
-        Ok(ids?.into_iter().filter(|id| !sealer.knows(id)).collect())
+        Ok(self.key_ids(db).await?.into_iter().filter(|id| !sealer.knows(id)).collect())
     }
 
-    /// Reseals the next values, those whose key follows `after`. Returns the result and the last
-    /// key.
+    /// Returns the ids of all keys that sealed values here, in order.
+    async fn key_ids(&self, db: &Db) -> Result<Vec<String>> {
+        let mut ids: Vec<String> = Vec::new();
+        // A step in the index for each key, of which there are few, and not a look at each row.
+        while let Some(id) = self.next_key_id(db, ids.last().map_or("", String::as_str)).await? {
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    async fn next_key_id(&self, db: &Db, after: &str) -> Result<Option<String>> {
+        let Self { table, column, .. } = self;
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            // `v1.` and then the key id, 8 hexadecimal digits: see `base::seal`. An empty value has
+            // no key, and no id follows the empty text.
+            "SELECT SUBSTR({column}, 4, 8) AS id FROM {table} WHERE SUBSTR({column}, 4, 8) > $1
+             ORDER BY SUBSTR({column}, 4, 8) LIMIT 1"
+        )))
+        .bind(after)
+        .fetch_optional(db.reader())
+        .await?;
+        Ok(row.map(|row| row.try_get("id")).transpose()?)
+    }
+
+    /// Reseals the next values, those that follow `after`. Returns the result, and the `after` of the
+    /// next round.
     pub(crate) async fn round(&self, db: &Db, sealer: &Sealer, after: &str) -> Result<(Round, String)> {
         let Self { table, key, column, purpose, row } = self;
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT {key} AS name, {row} AS bound, {column} AS value FROM {table}
-             WHERE {column} <> '' AND {column} NOT LIKE $1 AND {key} > $2 ORDER BY {key} LIMIT $3"
-        )))
-        .bind(by_key(sealer))
-        .bind(after)
-        .bind(i64::try_from(AT_ONCE).unwrap_or(i64::MAX))
-        .fetch_all(db.reader())
-        .await?;
-        let mut round = Round { full: rows.len() == AT_ONCE, ..Round::default() };
-        let mut last = after.to_owned();
+        // A position is the id of a key, and a row among those that it sealed. The rows that cannot
+        // be opened stay behind.
+        let (mut id, mut last) = match after.split_once(' ') {
+            Some((id, last)) => (Some(id.to_owned()), last.to_owned()),
+            None => (self.next_old_key(db, sealer, "").await?, String::new()),
+        };
+        let mut rows = Vec::new();
+        while let Some(of_key) = &id {
+            rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+                "SELECT {key} AS name, {row} AS bound, {column} AS value FROM {table}
+                 WHERE SUBSTR({column}, 4, 8) = $1 AND {key} > $2 ORDER BY {key} LIMIT 200"
+            )))
+            .bind(of_key)
+            .bind(&last)
+            .fetch_all(db.reader())
+            .await?;
+            if !rows.is_empty() {
+                break;
+            }
+            (id, last) = (self.next_old_key(db, sealer, of_key).await?, String::new());
+        }
+        let Some(id) = id else { return Ok((Round::default(), after.to_owned())) };
+        let has_more = rows.len() == AT_ONCE || self.next_old_key(db, sealer, &id).await?.is_some();
+        let mut round = Round { full: has_more, ..Round::default() };
         // The rows were read outside of this transaction. The update below compares the old value,
         // so a change in between is not overwritten.
         let mut tx = db.begin().await?;
@@ -104,16 +136,20 @@ impl SealedColumn {
             last = name;
         }
         tx.commit().await?;
-        Ok((round, last))
+        Ok((round, format!("{id} {last}")))
+    }
+
+    /// Returns the next key that sealed values here and is not the current one.
+    async fn next_old_key(&self, db: &Db, sealer: &Sealer, after: &str) -> Result<Option<String>> {
+        let mut id = self.next_key_id(db, after).await?;
+        if id.as_deref().is_some_and(|id| id == &*sealer.key_id()) {
+            id = self.next_key_id(db, &sealer.key_id()).await?;
+        }
+        Ok(id)
     }
 }
 
-/// The pattern of values that the current key sealed.
-fn by_key(sealer: &Sealer) -> String {
-    format!("v1.{}.%", sealer.key_id())
-}
-
-/// Number of rows in one round, which is one write transaction.
+/// Number of rows in one round, which is one write transaction: the `LIMIT` of its statement.
 const AT_ONCE: usize = 200;
 
 /// The sealed columns of this room.

@@ -12,6 +12,7 @@ use super::shared;
 use super::verdict::{OverLimit, Verdict};
 use crate::base::Timestamp;
 use crate::config::{self, Rate};
+use crate::db::sweep::Batch;
 use crate::db::{self, Db};
 use crate::telemetry::metrics::{Counter, Metrics, RATE_LIMITED};
 
@@ -218,8 +219,8 @@ impl RateLimits {
         tx.commit().await
     }
 
-    /// Deletes the counts of windows that have ended. Returns the number of rows.
-    pub(crate) async fn sweep(&self, db: &Db, now: Timestamp) -> Result<u64, db::Error> {
+    /// Removes a batch of counts of windows that have ended.
+    pub(crate) async fn sweep(&self, db: &Db, now: Timestamp) -> Result<Batch, db::Error> {
         let rates = &self.inner.rates;
         // One age for all limits. Counts of shorter windows stay longer than necessary, which does
         // no harm.

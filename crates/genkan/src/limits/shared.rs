@@ -8,6 +8,7 @@ use sqlx::Row as _;
 use super::verdict::{Verdict, window_start};
 use crate::base::Timestamp;
 use crate::config::Rate;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Error, Tx};
 
 /// Counts one event in the current window of each rate, as part of `tx`.
@@ -61,15 +62,12 @@ pub(super) async fn take_back(
     Ok(())
 }
 
-/// Deletes the counts of windows that began before `oldest`. Returns the number of rows.
-pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<u64, Error> {
-    let mut tx = db.begin().await?;
-    let done = sqlx::query("DELETE FROM rate_counters WHERE window_start < $1")
-        .bind(oldest.as_millis())
-        .execute(&mut *tx)
-        .await?;
-    tx.commit().await?;
-    Ok(done.rows_affected())
+/// Removes a batch of counts of windows that began before `oldest`.
+pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<Batch, Error> {
+    let text = "DELETE FROM rate_counters WHERE (bucket, window_start) IN (
+        SELECT bucket, window_start FROM rate_counters WHERE window_start < $1
+        ORDER BY window_start LIMIT 200)";
+    sweep_batch(db, text, oldest).await
 }
 
 /// Returns the name of a counter. It is a hash, because email and client addresses should not be
@@ -141,8 +139,8 @@ mod tests {
     async fn old_windows_are_swept(db: Db) {
         allowed(&db, "ann", NOW).await;
         let [short, long] = RATES.map(|rate| window_start(NOW, rate.per));
-        assert_eq!(sweep(&db, long).await.unwrap(), 0);
-        assert_eq!(sweep(&db, short).await.unwrap(), 1);
-        assert_eq!(sweep(&db, NOW.plus(Duration::from_mins(5))).await.unwrap(), 1);
+        assert_eq!(sweep(&db, long).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, short).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, NOW.plus(Duration::from_mins(5))).await.unwrap().removed, 1);
     }
 }

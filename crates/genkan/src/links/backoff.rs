@@ -13,6 +13,9 @@ pub(super) struct Backoff {
     pub(super) servers: Failures,
     /// By link: sessions whose trouble is their own and not their server's.
     pub(super) links: Failures,
+    /// By issuer: servers that could not be told of an end. Apart from `servers`, since a refresh
+    /// may work where a revocation does not.
+    pub(super) revocations: Failures,
 }
 
 #[derive(Debug, Default)]

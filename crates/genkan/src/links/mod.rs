@@ -14,6 +14,7 @@
 mod backoff;
 mod callback;
 mod client;
+mod counting;
 mod credential;
 mod discovery;
 mod end;
@@ -23,10 +24,12 @@ mod link_grants;
 mod login;
 mod nonces;
 mod open;
+mod recurring;
 mod refresh;
 mod server_client;
 mod service;
 mod sql;
+mod tell;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -44,6 +47,7 @@ pub(crate) use error::{BeginError, Failure, FinishError, Reason, UseError};
 pub(crate) use id::LinkId;
 pub(crate) use link_grants::LinkGrants;
 pub(crate) use login::NewLogin;
-pub(crate) use service::{Dependencies, Links, Settings, sweep};
+pub(crate) use service::{Dependencies, Links, SWEEPS, Settings};
+pub(crate) use sql::links::EndedLink;
 pub(crate) use vault::SEALED_COLUMNS;
 pub(crate) use view::{LinkView, Visitor};

@@ -1,7 +1,8 @@
 //! The service of this room. Its methods are in files named after what they do.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::ProofKey;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use super::backoff::Backoff;
 use super::client::{Client, ClientIdentity, ClientKeys, ReloadKeys};
+use super::counting::Counting;
 use super::credential::Credential;
 use super::discovery::{Discovery, Server};
 use super::error::UseError;
@@ -18,11 +20,13 @@ use super::link_grants::LinkGrants;
 use super::nonces::{LinkNonce, Nonces};
 use super::server_client::ServerClient;
 use super::sql;
+use super::sql::links::State;
 use crate::base::fetch::{GuardedClient, Pool};
 use crate::base::seal::Sealer;
 use crate::base::single_flight::SingleFlight;
 use crate::base::{Clock, Origin, Timestamp, random};
 use crate::db::feed::{Change, Feed};
+use crate::db::sweep::{Sweep, sweep};
 use crate::db::{self, Db, FeedCache};
 use crate::identity::Identity;
 use crate::limits::StorageBudget;
@@ -78,6 +82,10 @@ pub(super) struct Inner {
     pub(super) pds_nonces: Nonces,
     pub(super) backoff: Backoff,
     pub(super) metrics: Metrics,
+    /// The counts by state that the job is still working on.
+    pub(super) counting: Mutex<HashMap<State, Counting>>,
+    /// Servers that are being told now, with the number of calls.
+    pub(super) telling: Mutex<HashMap<String, usize>>,
     /// The name of this process in leases.
     pub(super) holder: String,
     pub(super) grants: Arc<dyn LinkGrants>,
@@ -116,6 +124,8 @@ impl Links {
             pds_nonces: Nonces::new(2 * NONCE_BYTES),
             backoff: Backoff::default(),
             metrics,
+            counting: Mutex::default(),
+            telling: Mutex::default(),
             holder: random::id(),
             grants,
             feed,
@@ -183,18 +193,14 @@ impl Inner {
     }
 }
 
-/// Removes rows that nothing can use any more. A link stays for 30 days after its end, for
-/// operators who look back.
-pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
-    let mut tx = db.begin().await?;
-    let mut gone = sql::logins::sweep(&mut tx, now).await?;
-    gone += sql::visits::sweep(&mut tx, now).await?;
-    gone += sql::links::sweep(&mut tx, now.minus(DAY * 30)).await?;
+/// The sweeps of this room. A link stays for 30 days after its end, for operators who look back.
+pub(crate) const SWEEPS: &[Sweep] = &[
+    sweep!("linked sign-ins", |db, now| sql::logins::sweep(db, now)),
+    sweep!("visits", |db, now| sql::visits::sweep(db, now)),
+    sweep!("links", |db, now| sql::links::sweep(db, now.minus(DAY * 30))),
     // Longer than any session lives.
-    gone += sql::clients::sweep(&mut tx, now.minus(CLIENT_LIFETIME)).await?;
-    tx.commit().await?;
-    Ok(gone)
-}
+    sweep!("link clients", |db, now| sql::clients::sweep(db, now.minus(CLIENT_LIFETIME))),
+];
 
 impl fmt::Debug for Links {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

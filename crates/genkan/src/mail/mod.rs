@@ -21,7 +21,7 @@ mod texts;
 mod transport;
 
 pub(crate) use message::Recipient;
-pub(crate) use outbox::{Error, Mail, POST_EVERY, SEALED_COLUMNS, forget_account, sweep};
+pub(crate) use outbox::{Error, Mail, POST_EVERY, SEALED_COLUMNS, SWEEPS, forget_account};
 pub(crate) use reason::Reason;
 pub(crate) use sql::UndeliveredEmail;
 pub(crate) use transport::TransportError;

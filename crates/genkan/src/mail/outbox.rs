@@ -16,6 +16,7 @@ use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::Config;
 use crate::db::leases::LONGEST_DELAY;
+use crate::db::sweep::{Sweep, sweep};
 use crate::db::{Db, Tx};
 use crate::keys::SealedColumn;
 use crate::telemetry::failpoint;
@@ -325,13 +326,9 @@ pub(crate) async fn forget_account(tx: &mut Tx, did: &Did) -> crate::db::Result<
     sql::drop_all_of(tx, did).await
 }
 
-/// Deletes records of emails that were given up long ago. Returns their number.
-pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
-    let mut tx = db.begin().await?;
-    let gone = sql::sweep(&mut tx, now.minus(KEEP_GIVEN_UP)).await?;
-    tx.commit().await?;
-    Ok(gone)
-}
+/// The sweep of records of emails that were given up long ago.
+pub(crate) const SWEEPS: &[Sweep] =
+    &[sweep!("undelivered emails", |db, now| sql::sweep(db, now.minus(KEEP_GIVEN_UP)))];
 
 /// Returns the pause after an attempt: doubled each time, and spread at random by half of it, so
 /// that not all emails are sent at once when the mail server is back.

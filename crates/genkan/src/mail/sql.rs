@@ -7,6 +7,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Error, Result, Tx};
 
 /// A waiting email.
@@ -130,10 +131,12 @@ pub(super) async fn remove(tx: &mut Tx, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the number of waiting emails, and when the oldest of them was created.
+/// Returns the number of waiting emails, at most 10,000, and when the oldest of them was created.
 pub(super) async fn waiting(db: &Db) -> Result<(i64, Option<Timestamp>)> {
+    // Bounded, because it is asked every few seconds, and a mail server may be away for a day.
     let row = sqlx::query(
-        "SELECT COUNT(*) AS emails, MIN(created_at) AS oldest FROM outbox WHERE state = 'waiting'",
+        "SELECT COUNT(*) AS emails, MIN(created_at) AS oldest FROM (
+            SELECT created_at FROM outbox WHERE state = 'waiting' ORDER BY created_at LIMIT 10000) AS waiting",
     )
     .fetch_one(db.reader())
     .await?;
@@ -180,13 +183,12 @@ fn did_of(row: &AnyRow) -> Result<Did> {
     did.parse().map_err(|_| Error::corrupt("outbox", "did", &did))
 }
 
-/// Deletes records of emails that were given up and are older than `before`.
-pub(super) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM outbox WHERE state = 'given_up' AND created_at < $1")
-        .bind(before.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of records of emails that were given up and are older than `before`.
+pub(super) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM outbox WHERE id IN (
+        SELECT id FROM outbox WHERE state = 'given_up' AND created_at < $1
+        ORDER BY created_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
 fn read(row: &AnyRow) -> Result<Row> {
@@ -333,9 +335,7 @@ mod tests {
         let sealed: String =
             sqlx::query_scalar("SELECT sealed FROM outbox").fetch_one(db.reader()).await.unwrap();
         assert_eq!(sealed, "");
-        let mut tx = db.begin().await.unwrap();
-        assert_eq!(sweep(&mut tx, NOW).await.unwrap(), 0);
-        assert_eq!(sweep(&mut tx, NOW.plus(Duration::from_secs(1))).await.unwrap(), 1);
-        tx.commit().await.unwrap();
+        assert_eq!(sweep(&db, NOW).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, NOW.plus(Duration::from_secs(1))).await.unwrap().removed, 1);
     }
 }

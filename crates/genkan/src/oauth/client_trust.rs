@@ -24,3 +24,6 @@ impl ClientTrust {
         [Self::Known, Self::Trusted, Self::Blocked].into_iter().find(|one| one.as_str() == text)
     }
 }
+
+/// What precedes the id of a blocked client in the subject of a note. No id of a grant has a space.
+pub(in crate::oauth) const BLOCKED: &str = "client ";

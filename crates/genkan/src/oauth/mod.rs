@@ -38,8 +38,9 @@ pub(crate) use resource::claimed_account;
 pub(crate) use scope::ExpandedScope;
 pub(crate) use server::{
     Choice, ConsentView, GrantView, LinkedAccount, OpenRequest, Outcome, Page, Permission, Problem, Redirect,
-    end_with_link, sweep,
+    SWEEPS, end_with_link,
 };
 pub(crate) use service::{Dependencies, OAuth, Settings};
 pub(crate) use sql::clients::StoredClient;
+pub(crate) use sql::grants::GrantsOf;
 pub(crate) use tokens::{AccessError, CallerPlace, GrantCaller, Onward};

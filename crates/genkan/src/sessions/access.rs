@@ -30,12 +30,14 @@ pub(crate) struct AccessTokens {
 impl AccessTokens {
     /// `capacity` is the number of cached tokens of [`TYPICAL`] size.
     pub(crate) fn new(db: Db, feed: Feed, ring: Ring, fleet: Fleet, capacity: usize) -> Self {
-        // A session has few tokens, and sessions seldom end: visiting all tokens is cheaper than an
-        // index by session.
-        let bytes = capacity.saturating_mul(TYPICAL);
-        let memory = FeedCache::new(&feed, Change::Session, (bytes, TYPICAL), |entries, session| {
-            entries.retain(|_, caller: &Arc<Caller>| caller.session.as_str() != session);
-        });
+        let bytes = (capacity.saturating_mul(TYPICAL), TYPICAL);
+        let memory = FeedCache::by_subject(
+            &feed,
+            Change::Session,
+            bytes,
+            |caller: &Arc<Caller>| caller.session.as_str(),
+            |_, _| (),
+        );
         Self { db, feed, ring, fleet, memory }
     }
 

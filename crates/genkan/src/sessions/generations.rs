@@ -10,7 +10,8 @@ use sqlx::Row as _;
 
 use super::{Lifetimes, SessionId};
 use crate::base::Timestamp;
-use crate::db::{Result, Tx};
+use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::{Db, Result, Tx};
 
 /// The effect of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,18 +93,18 @@ async fn use_first(
     Ok(())
 }
 
-pub(super) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM refresh_tokens WHERE expires_at <= $1")
-        .bind(now.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of generations that have expired.
+pub(super) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM refresh_tokens WHERE (session_id, generation) IN (
+        SELECT session_id, generation FROM refresh_tokens WHERE expires_at <= $1
+        ORDER BY expires_at LIMIT 200)";
+    sweep_batch(db, text, now).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{Db, on_each_database};
+    use crate::db::on_each_database;
 
     on_each_database!(
         a_used_token_gives_the_same_successor_until_its_grace_ends,
@@ -142,9 +143,7 @@ mod tests {
         assert_eq!(use_at(&db, 2, after).await, Rotation::To(3));
         assert_eq!(use_at(&db, 9, after).await, Rotation::Over);
 
-        let mut tx = db.begin().await.unwrap();
-        assert_eq!(sweep(&mut tx, after).await.unwrap(), 1);
-        tx.commit().await.unwrap();
+        assert_eq!(sweep(&db, after).await.unwrap().removed, 1);
     }
 
     async fn many_at_once_have_one_successor(db: Db) {

@@ -5,7 +5,7 @@
 //! `jti` has the session and a *generation*, and the database says which generations are valid.
 //! [`AccessTokens`] checks the access token of every request, from its cache if possible.
 //!
-//! [`Sessions`] opens, continues and ends them. [`sweep`] removes rows that nothing can use any
+//! [`Sessions`] opens, continues and ends them. [`SWEEPS`] removes rows that nothing can use any
 //! more.
 
 mod access;
@@ -19,5 +19,5 @@ mod tokens;
 pub(crate) use access::AccessTokens;
 pub(crate) use caller::{Caller, SessionId};
 pub(crate) use error::{Error, TokenError};
-pub(crate) use service::{SessionTokens, Sessions, sweep};
+pub(crate) use service::{SWEEPS, SessionTokens, Sessions};
 pub(crate) use tokens::Lifetimes;

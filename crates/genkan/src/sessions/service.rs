@@ -14,6 +14,7 @@ use crate::accounts::{
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change};
+use crate::db::sweep::{Sweep, sweep};
 use crate::db::{self, Db, Tx};
 use crate::fleet::Fleet;
 use crate::keys::Ring;
@@ -237,14 +238,12 @@ async fn note_ended(tx: &mut Tx, sessions: &[SessionId]) -> db::Result<()> {
     Ok(())
 }
 
-/// Removes sessions and generations that nothing can use any more.
-pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
-    let mut tx = db.begin().await?;
-    let mut gone = generations::sweep(&mut tx, now).await?;
-    gone += sql::sweep(&mut tx, now.minus(KEEP_ENDED)).await?;
-    tx.commit().await?;
-    Ok(gone)
-}
+/// The sweeps of this room.
+pub(crate) const SWEEPS: &[Sweep] = &[
+    sweep!("refresh tokens", |db, now| generations::sweep(db, now)),
+    sweep!("ended sessions", |db, now| sql::sweep_ended(db, now.minus(KEEP_ENDED))),
+    sweep!("expired sessions", |db, now| sql::sweep_expired(db, now.minus(KEEP_ENDED))),
+];
 
 /// The generation of a session's first refresh token.
 const FIRST: i64 = 0;

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::{Visit, sql};
 use crate::accounts::{Account, Rank, Requester};
 use crate::base::{Clock, Timestamp};
+use crate::db::sweep::Batch;
 use crate::db::{self, Db, Tx};
 use crate::keys::Ring;
 use crate::limits::{AttemptError, ClientNetwork, Limit, RateLimits, account_and_address, address, name_of};
@@ -173,18 +174,9 @@ impl Attempts {
     }
 }
 
-/// Removes addresses that were last seen too long ago, in batches. Returns the number of rows.
-pub(crate) async fn sweep_addresses(db: &Db, now: Timestamp) -> db::Result<u64> {
-    let mut gone = 0;
-    loop {
-        let mut tx = db.begin().await?;
-        let batch = sql::sweep_addresses(&mut tx, now.minus(KNOWN_FOR), BATCH).await?;
-        tx.commit().await?;
-        gone += batch;
-        if batch < BATCH.unsigned_abs() {
-            return Ok(gone);
-        }
-    }
+/// Removes a batch of addresses that were last seen too long ago.
+pub(crate) async fn sweep_addresses(db: &Db, now: Timestamp) -> db::Result<Batch> {
+    sql::sweep_addresses(db, now.minus(KNOWN_FOR)).await
 }
 
 /// How long an address is known after its last sign-in.
@@ -193,7 +185,6 @@ const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 const NOTE_EVERY: Duration = Duration::from_hours(24);
 /// How many addresses of an account are known. The oldest goes first.
 const MOST_ADDRESSES: i64 = 50;
-const BATCH: i64 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -340,14 +331,14 @@ mod tests {
         let ann = harness.account("ann").await;
         harness.sign_in(&ann, "192.0.2.1").await;
         harness.clock.advance(KNOWN_FOR);
-        assert_eq!(sweep_addresses(&harness.db, harness.clock.now()).await.unwrap(), 0);
+        assert_eq!(sweep_addresses(&harness.db, harness.clock.now()).await.unwrap().removed, 0);
         assert_eq!(harness.rank(&ann, "192.0.2.1").await, Some(Rank::Known));
         harness.sign_in(&ann, "192.0.2.1").await;
         harness.clock.advance(KNOWN_FOR);
         assert_eq!(harness.rank(&ann, "192.0.2.1").await, Some(Rank::Known), "it signed in again");
         harness.clock.advance(Duration::from_millis(1));
         assert_eq!(harness.rank(&ann, "192.0.2.1").await, Some(Rank::Ordinary));
-        assert_eq!(sweep_addresses(&harness.db, harness.clock.now()).await.unwrap(), 1);
+        assert_eq!(sweep_addresses(&harness.db, harness.clock.now()).await.unwrap().removed, 1);
         let mut tx = harness.db.begin().await.unwrap();
         harness.attempts.note_sign_up(&mut tx, &ann.did, "192.0.2.1".parse().unwrap()).await.unwrap();
         harness.attempts.forget(&mut tx, &ann.did).await.unwrap();

@@ -11,7 +11,7 @@
 //!
 //! This room never sees a request or a page, and sends no cookie. It returns the cookies to send.
 //!
-//! [`SignIns`] is the service, and [`Attempts`] counts attempts. [`sweep`] removes browsers that did
+//! [`SignIns`] is the service, and [`Attempts`] counts attempts. [`SWEEPS`] removes browsers that did
 //! not return, and [`sweep_addresses`] old addresses.
 
 mod attempts;
@@ -26,5 +26,5 @@ mod types;
 pub(crate) use attempts::{Attempt, Attempts, sweep_addresses};
 pub(crate) use cookies::Cookies;
 pub(crate) use error::Error;
-pub(crate) use service::{SignIns, is_signed_in, sweep};
+pub(crate) use service::{SWEEPS, SignIns, is_signed_in};
 pub(crate) use types::{BrowserInfo, Device, DeviceId, Persistence, SignIn, Visit};

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use genkan_protocol::syntax::Did;
 
-use super::sql;
+use super::sql::{self, DeviceTimes};
 use super::{BrowserInfo, Cookies, Device, DeviceId, Error, Persistence, SignIn, Visit};
 use crate::accounts::{self, Account, Accounts, Demand, Passwords, Requester, Standing};
 use crate::base::{Clock, Secret, Timestamp};
 use crate::db::audit::{self, Actor};
+use crate::db::sweep::{Sweep, sweep};
 use crate::db::{self, Db, Tx};
 use crate::limits::StorageBudget;
 
@@ -274,14 +275,17 @@ async fn leave(tx: &mut Tx, device: &DeviceId, did: &Did, now: Timestamp) -> db:
     Ok(left)
 }
 
-/// Removes browsers that did not return, and sign-ins whose request ended long ago.
-pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<u64> {
-    let mut tx = db.begin().await?;
-    let mut gone = sql::sweep_for_requests(&mut tx, now.minus(FOR_ONE_REQUEST)).await?;
-    gone += sql::sweep_devices(&mut tx, now.minus(KEEP_UNUSED), now.minus(KEEP)).await?;
-    tx.commit().await?;
-    Ok(gone)
-}
+/// The sweeps of this room: browsers that did not return, and sign-ins whose request ended long ago.
+pub(crate) const SWEEPS: &[Sweep] = &[
+    sweep!("sign-ins for a request", |db, now| sql::sweep_for_requests(db, now.minus(FOR_ONE_REQUEST))),
+    sweep!("browsers", |db, now| sql::sweep_devices(
+        db,
+        DeviceTimes { now, keep_unused: KEEP_UNUSED, keep: KEEP, again_after: LOOK_AGAIN }
+    )),
+];
+
+/// When the sweep looks again at a browser with a sign-in.
+const LOOK_AGAIN: Duration = Duration::from_hours(7 * 24);
 
 /// Bytes of new browsers that are stored per hour. Those without a sign-in stay for [`KEEP_UNUSED`].
 const NEW_BROWSERS: u64 = 128 << 20;

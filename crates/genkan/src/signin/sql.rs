@@ -1,11 +1,14 @@
 //! Tables `devices`, `device_accounts` and `known_addresses`.
 
+use std::time::Duration;
+
 use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 use sqlx::any::AnyExecutor;
 
 use super::{BrowserInfo, Device, DeviceId};
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, ROWS, sweep_batch};
 use crate::db::{Db, Error, Result, Tx};
 
 /// A device's row.
@@ -268,40 +271,68 @@ pub(super) async fn devices_of(db: &Db, did: &Did) -> Result<Vec<Device>> {
         .collect()
 }
 
-pub(super) async fn sweep_for_requests(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM device_accounts WHERE request <> '' AND entered_at < $1")
-        .bind(before.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of sign-ins for one authorization request that began before `before`.
+pub(super) async fn sweep_for_requests(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM device_accounts WHERE (device, did, request) IN (
+        SELECT device, did, request FROM device_accounts WHERE request <> '' AND entered_at < $1
+        ORDER BY entered_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
-/// Removes devices without a sign-in that were last seen before the first time, and any device
-/// before the second.
-pub(super) async fn sweep_devices(
-    tx: &mut Tx,
-    unused_before: Timestamp,
-    any_before: Timestamp,
-) -> Result<u64> {
-    let done = sqlx::query(
-        "DELETE FROM devices WHERE seen_at < $2 OR (seen_at < $1
-         AND NOT EXISTS (SELECT 1 FROM device_accounts WHERE device_accounts.device = devices.id))",
+/// The times of the sweep of devices.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeviceTimes {
+    pub(super) now: Timestamp,
+    /// How long a device without a sign-in stays after its last visit.
+    pub(super) keep_unused: Duration,
+    /// How long any device stays after its last visit.
+    pub(super) keep: Duration,
+    /// When a device with a sign-in is looked at again.
+    pub(super) again_after: Duration,
+}
+
+/// Looks at a batch of devices whose turn has come, and removes those that were not seen for too long,
+/// with their sign-ins.
+pub(super) async fn sweep_devices(db: &Db, times: DeviceTimes) -> Result<Batch> {
+    let mut tx = db.begin().await?;
+    // In turns, because most devices have a sign-in and stay for months: a look at all of them each
+    // time would read the whole table. A device without a sign-in has its next turn when it may be
+    // removed.
+    let rows = sqlx::query(
+        "UPDATE devices SET sweep_at = CASE
+            WHEN EXISTS (SELECT 1 FROM device_accounts WHERE device_accounts.device = devices.id) THEN $2
+            WHEN seen_at + $3 > $1 THEN seen_at + $3 ELSE $2 END
+         WHERE sweep_at <= $1 AND id IN (
+            SELECT id FROM devices WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT 200)
+         RETURNING id",
     )
-    .bind(unused_before.as_millis())
-    .bind(any_before.as_millis())
+    .bind(times.now.as_millis())
+    .bind(times.now.plus(times.again_after).as_millis())
+    .bind(i64::try_from(times.keep_unused.as_millis()).unwrap_or(i64::MAX))
+    .fetch_all(&mut *tx)
+    .await?;
+    let mut removed = 0;
+    for row in &rows {
+        removed += remove_if_old(&mut tx, row.try_get("id")?, times).await?;
+    }
+    tx.commit().await?;
+    Ok(Batch { removed, has_more: rows.len() as u64 >= ROWS })
+}
+
+async fn remove_if_old(tx: &mut Tx, id: &str, times: DeviceTimes) -> Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM devices WHERE id = $1 AND (seen_at < $3 OR (seen_at < $2
+         AND NOT EXISTS (SELECT 1 FROM device_accounts WHERE device_accounts.device = $1)))",
+    )
+    .bind(id)
+    .bind(times.now.minus(times.keep_unused).as_millis())
+    .bind(times.now.minus(times.keep).as_millis())
     .execute(&mut **tx)
     .await?;
-    // Only if a device was removed: the second statement looks at every sign-in.
-    let gone = done.rows_affected();
-    if gone > 0 {
-        sqlx::query(
-            "DELETE FROM device_accounts
-             WHERE NOT EXISTS (SELECT 1 FROM devices WHERE devices.id = device_accounts.device)",
-        )
-        .execute(&mut **tx)
-        .await?;
+    if done.rows_affected() == 1 {
+        sqlx::query("DELETE FROM device_accounts WHERE device = $1").bind(id).execute(&mut **tx).await?;
     }
-    Ok(gone)
+    Ok(done.rows_affected())
 }
 
 /// Returns when an account was last signed in to from an address.
@@ -346,17 +377,10 @@ pub(super) async fn forget_addresses(tx: &mut Tx, did: &Did) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn sweep_addresses(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64> {
-    let done = sqlx::query(
-        "DELETE FROM known_addresses WHERE (did, address) IN (
-            SELECT did, address FROM known_addresses WHERE seen_at < $1 ORDER BY seen_at LIMIT $2
-         )",
-    )
-    .bind(before.as_millis())
-    .bind(limit)
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected())
+pub(super) async fn sweep_addresses(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM known_addresses WHERE (did, address) IN (
+        SELECT did, address FROM known_addresses WHERE seen_at < $1 ORDER BY seen_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
 /// Shortens a user agent. Browsers send one line, but a client can send more.

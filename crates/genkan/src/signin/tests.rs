@@ -15,7 +15,7 @@ use crate::base::{Clock, ManualClock, Secret, Timestamp};
 use crate::config::Config;
 use crate::db::audit::Actor;
 use crate::db::feed::Feed;
-use crate::db::{Db, on_each_database};
+use crate::db::{Db, on_each_database, sweep};
 use crate::keys::Ring;
 use crate::limits::RateLimits;
 use crate::telemetry::metrics::Metrics;
@@ -390,16 +390,20 @@ async fn expired_rows_are_swept(db: Db) {
     harness.sign_in(&mut kept, &ann, Persistence::Remembered).await;
     harness.sign_in(&mut kept, &ann, Persistence::OneRequest("req-1")).await;
     let now = || harness.clock.now();
-    assert_eq!(sweep(&harness.db, now()).await.unwrap(), 0);
+    assert_eq!(sweep::all(&harness.db, now(), SWEEPS).await.unwrap(), 0);
 
     harness.wait(KEEP_UNUSED + Duration::from_millis(1));
-    assert_eq!(sweep(&harness.db, now()).await.unwrap(), 2, "the request's sign-in, the browser without one");
+    assert_eq!(
+        sweep::all(&harness.db, now(), SWEEPS).await.unwrap(),
+        2,
+        "the request's sign-in, the browser without one"
+    );
     assert_ne!(harness.visit(passing.to_set()).await.device, passing.device);
     let kept = harness.visit(kept.to_set()).await;
     assert_eq!(harness.dids(&kept, None).await, [ann.as_str()]);
 
     harness.wait(KEEP + Duration::from_millis(1));
-    assert_eq!(sweep(&harness.db, now()).await.unwrap(), 2);
+    assert_eq!(sweep::all(&harness.db, now(), SWEEPS).await.unwrap(), 2);
     assert_ne!(harness.visit(kept.to_set()).await.device, kept.device);
 }
 

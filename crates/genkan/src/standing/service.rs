@@ -1,17 +1,19 @@
 //! The service of this room: changes the standing of accounts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use genkan_protocol::syntax::Did;
 
 use super::Error;
 use crate::accounts::{self, Account, Accounts, Standing, note_change};
+use crate::base::neighbours::{Visit, visit_each};
 use crate::base::{Clock, Timestamp};
 use crate::credentials::{Credentials, Ending};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
-use crate::fleet::{Fleet, Host, HostClient, StatusChange};
+use crate::fleet::{Fleet, Host, HostClient, HostError, StatusChange};
 use crate::signin::Attempts;
 
 /// What a deactivation says about the account's deletion.
@@ -122,21 +124,40 @@ impl Standings {
     /// Deletes accounts whose owners asked for it and did not return in time, and finishes
     /// interrupted deletions.
     pub(crate) async fn delete_due(&self) -> Result<usize, Error> {
-        let mut deleted = 0;
-        for did in self.accounts.take_due_for_deletion(self.clock.now(), BATCH).await? {
-            // The list may be minutes old by now.
-            match self.delete_if(&did, true, Actor::Genkan).await {
-                Ok(done) => deleted += usize::from(done),
-                Err(cause) => {
-                    tracing::warn!(
-                        account.did = did.as_str(),
-                        cause = &cause as &dyn std::error::Error,
-                        "an account could not be deleted yet"
-                    );
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        for host in self.fleet.all().iter() {
+            let of_host = self.accounts.take_due_for_deletion(&host.id, now).await?;
+            due.extend(of_host.into_iter().map(|did| (host.id.clone(), did)));
+        }
+        let deleted = AtomicUsize::new(0);
+        // Every host at the same time: one that is gone keeps no others waiting. What is left of its
+        // batch was taken, so it comes last next time.
+        visit_each(due, usize::MAX, |did| {
+            let deleted = &deleted;
+            async move {
+                // The list may be minutes old by now.
+                match self.delete_if(&did, true, Actor::Genkan).await {
+                    Ok(done) => {
+                        deleted.fetch_add(usize::from(done), Ordering::Relaxed);
+                        Visit::Answered
+                    }
+                    Err(cause) => {
+                        tracing::warn!(
+                            account.did = did.as_str(),
+                            cause = &cause as &dyn std::error::Error,
+                            "an account could not be deleted yet"
+                        );
+                        match cause {
+                            Error::Host(HostError::Unreachable(_) | HostError::Unanswered(_)) => Visit::Dead,
+                            _ => Visit::Answered,
+                        }
+                    }
                 }
             }
-        }
-        Ok(deleted)
+        })
+        .await;
+        Ok(deleted.into_inner())
     }
 
     pub(super) async fn account(&self, did: &Did) -> Result<Account, Error> {
@@ -152,6 +173,5 @@ pub(super) const fn found(found: bool) -> Result<(), Error> {
     if found { Ok(()) } else { Err(Error::NotFound) }
 }
 
-const BATCH: i64 = 20;
 /// Interval at which [`Standings::delete_due`] is called.
 pub(crate) const DELETE_DUE_EVERY: Duration = Duration::from_mins(1);

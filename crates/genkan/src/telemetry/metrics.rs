@@ -91,6 +91,11 @@ metrics! {
     OLDEST_MAIL = Gauge "genkan_oldest_mail_age_seconds" [];
     /// Seconds by which this machine's clock is ahead of the database's. Negative: behind.
     CLOCK_OFFSET = Gauge "genkan_clock_offset_seconds" [];
+    /// Failed runs of recurring jobs, by job. The next run tries again. A sweep that failed is
+    /// counted as the job `sweep` with its name.
+    JOB_FAILURES = Counter "genkan_job_failures_total" ["job"];
+    /// Rows that sweeps removed, by sweep.
+    SWEPT = Counter "genkan_swept_rows_total" ["sweep"];
     /// Start of this process, in seconds since the Unix epoch.
     START_TIME = Gauge "process_start_time_seconds" [];
     /// Resident memory of this process, in bytes.

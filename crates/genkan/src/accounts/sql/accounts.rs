@@ -1,12 +1,10 @@
 //! Table `accounts`.
 
-use std::collections::HashMap;
-
 use genkan_protocol::syntax::{Did, Handle};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::claims;
+use super::{claims, counts};
 use crate::accounts::{Account, ClaimError, Email, NewAccount, NewError, State};
 use crate::base::{Secret, Timestamp};
 use crate::db::leases::LONGEST_DELAY;
@@ -73,8 +71,8 @@ pub(in crate::accounts) async fn list(
     // come and go.
     let (at, did) = after.unwrap_or((Timestamp::from_millis(i64::MAX), ""));
     let text = format!(
-        "SELECT {COLUMNS} FROM accounts WHERE created_at < $1 OR (created_at = $1 AND did > $2) \
-         ORDER BY created_at DESC, did LIMIT $3"
+        "SELECT {COLUMNS} FROM accounts WHERE (created_at, did) < ($1, $2) \
+         ORDER BY created_at DESC, did DESC LIMIT $3"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(text))
         .bind(at.as_millis())
@@ -111,7 +109,7 @@ pub(in crate::accounts) async fn insert_creating(tx: &mut Tx, account: &NewAccou
     .execute(&mut **tx)
     .await;
     match inserted.map_err(db::Error::from) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(counts::add(tx, &account.host, &account.did, 1).await?),
         Err(cause @ db::Error::Conflict(_)) => Err(taken(&cause)),
         Err(cause) => Err(cause.into()),
     }
@@ -137,9 +135,13 @@ pub(in crate::accounts) async fn open(tx: &mut Tx, did: &Did) -> db::Result<bool
 }
 
 pub(in crate::accounts) async fn remove(tx: &mut Tx, did: &Did) -> db::Result<bool> {
-    let done =
-        sqlx::query("DELETE FROM accounts WHERE did = $1").bind(did.as_str()).execute(&mut **tx).await?;
-    Ok(done.rows_affected() == 1)
+    let row = sqlx::query("DELETE FROM accounts WHERE did = $1 RETURNING host_id")
+        .bind(did.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    counts::add(tx, &row.try_get::<String, _>("host_id")?.into(), did, -1).await?;
+    Ok(true)
 }
 
 pub(in crate::accounts) async fn set_deactivated(
@@ -210,22 +212,27 @@ pub(in crate::accounts) async fn begin_deletion(
     Ok(query.execute(&mut **tx).await?.rows_affected() == 1)
 }
 
-/// Takes up to `limit` accounts whose deletion is due or broke off, those that were not tried for the
-/// longest time first. So accounts on a host that is gone keep no others waiting.
+/// Takes a batch of a host's accounts whose deletion is due or broke off, those that were not tried
+/// for the longest time first.
+///
+/// A host has a batch of its own, so that accounts on a host that is gone keep no others waiting.
 pub(in crate::accounts) async fn take_due_for_deletion(
     db: &Db,
+    host: &HostId,
     now: Timestamp,
-    limit: i64,
 ) -> db::Result<Vec<Did>> {
     let rows = sqlx::query(
-        "UPDATE accounts SET delete_tried_at = $1 WHERE did IN (
-            SELECT did FROM accounts WHERE (delete_tried_at <= $3 OR delete_tried_at > $5)
+        // The fourth line is the condition of the index. Few accounts have either time.
+        "UPDATE accounts SET delete_tried_at = $1
+         WHERE (delete_tried_at <= $3 OR delete_tried_at > $5) AND did IN (
+            SELECT did FROM accounts WHERE host_id = $2 AND (delete_tried_at <= $3 OR delete_tried_at > $5)
+            AND (deleting_at IS NOT NULL OR delete_after IS NOT NULL)
             AND (deleting_at IS NOT NULL OR (delete_after <= $1 AND deactivated_at <= $4))
-            ORDER BY delete_tried_at, did LIMIT $2
+            ORDER BY delete_tried_at LIMIT 20
          ) RETURNING did",
     )
     .bind(now.as_millis())
-    .bind(limit)
+    .bind(host.as_str())
     .bind(now.minus(UNDER_WAY).as_millis())
     .bind(now.minus(DELETION_NOTICE).as_millis())
     // No attempt is later than now: a clock was wrong when it was recorded.
@@ -415,19 +422,6 @@ pub(in crate::accounts) async fn release_reserved_handle(tx: &mut Tx, did: &Did)
     Ok(())
 }
 
-pub(in crate::accounts) async fn count_by_host(db: &Db) -> db::Result<HashMap<HostId, u64>> {
-    let rows = sqlx::query("SELECT host_id, COUNT(*) AS accounts FROM accounts GROUP BY host_id")
-        .fetch_all(db.reader())
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let accounts: i64 = row.try_get("accounts")?;
-            let host: String = row.try_get("host_id")?;
-            Ok((host.into(), u64::try_from(accounts).unwrap_or(0)))
-        })
-        .collect()
-}
-
 fn read(row: &AnyRow) -> db::Result<Account> {
     let text: String = row.try_get("did")?;
     let corrupt = |column| db::Error::corrupt("accounts", column, &text);
@@ -483,7 +477,7 @@ mod tests {
         assert_eq!(by_handle(&db, "ann.test").await.unwrap().unwrap().did, ann.did);
         assert_eq!(by_email(&db, "ann@example.com").await.unwrap().unwrap().did, ann.did);
         assert!(by_handle(&db, "bob.test").await.unwrap().is_none());
-        assert_eq!(count_by_host(&db).await.unwrap()["oak"], 1);
+        assert_eq!(counts::by_host(&db).await.unwrap()["oak"], 1);
 
         let mut tx = db.begin().await.unwrap();
         assert!(remove(&mut tx, &ann.did).await.unwrap());
@@ -533,36 +527,51 @@ mod tests {
             tx.commit().await.unwrap();
         }
         let early = now.minus(std::time::Duration::from_millis(1));
-        assert!(take_due_for_deletion(&db, early, 10).await.unwrap().is_empty(), "the owner has three days");
+        let oak: HostId = "oak".into();
+        assert!(
+            take_due_for_deletion(&db, &oak, early).await.unwrap().is_empty(),
+            "the owner has three days"
+        );
         let mut tx = db.begin().await.unwrap();
         assert!(!begin_deletion(&mut tx, &ann.did, true, early).await.unwrap());
         tx.commit().await.unwrap();
-        assert_eq!(take_due_for_deletion(&db, now, 10).await.unwrap().len(), 2);
+        assert_eq!(take_due_for_deletion(&db, &oak, now).await.unwrap().len(), 2);
         let mut tx = db.begin().await.unwrap();
         assert!(set_deactivated(&mut tx, &ann.did, None).await.unwrap());
         assert!(!begin_deletion(&mut tx, &ann.did, true, now).await.unwrap());
         assert!(begin_deletion(&mut tx, &bob.did, true, now).await.unwrap());
         assert!(!set_deactivated(&mut tx, &bob.did, None).await.unwrap());
         tx.commit().await.unwrap();
-        assert!(take_due_for_deletion(&db, now, 10).await.unwrap().is_empty(), "it is under way");
+        let oak = HostId::from("oak");
+        assert!(take_due_for_deletion(&db, &oak, now).await.unwrap().is_empty(), "it is under way");
         let before_a_jump_back = now.minus(std::time::Duration::from_hours(1));
-        let mut found = take_due_for_deletion(&db, before_a_jump_back, 10).await.unwrap();
+        let mut found = take_due_for_deletion(&db, &oak, before_a_jump_back).await.unwrap();
         assert_eq!(found.pop().as_ref(), Some(&bob.did), "the clock was ahead at the last attempt");
-        take_due_for_deletion(&db, now, 10).await.unwrap();
+        take_due_for_deletion(&db, &oak, now).await.unwrap();
         let later = now.plus(UNDER_WAY);
-        assert_eq!(take_due_for_deletion(&db, later, 10).await.unwrap(), std::slice::from_ref(&bob.did));
+        assert_eq!(take_due_for_deletion(&db, &oak, later).await.unwrap(), std::slice::from_ref(&bob.did));
         assert_eq!(by_did(&db, bob.did.as_str()).await.unwrap().unwrap().state, State::Deleting);
     }
 
     async fn deletions_that_fail_keep_no_others_waiting(db: Db) {
-        let stuck = ["ann", "bob", "carol"].map(new_account);
         let mut now = Timestamp::from_seconds(5000);
-        for account in &stuck {
-            add(&db, account).await.unwrap();
+        let begin = async |name: &str, host: &str| {
+            let account = NewAccount { host: host.into(), ..new_account(name) };
+            add(&db, &account).await.unwrap();
             let mut tx = db.begin().await.unwrap();
             assert!(begin_deletion(&mut tx, &account.did, false, now).await.unwrap());
             tx.commit().await.unwrap();
+            account.did
+        };
+        // More than a batch, on a host that is gone.
+        for number in 0..25 {
+            begin(&format!("stuck{number}"), "oak").await;
         }
+        let other = begin("other", "elm").await;
+        now = now.plus(UNDER_WAY);
+        let first = take_due_for_deletion(&db, &"oak".into(), now).await.unwrap();
+        assert_eq!(first.len(), 20);
+        assert_eq!(take_due_for_deletion(&db, &"elm".into(), now).await.unwrap(), [other]);
         let dave = new_account("dave");
         add(&db, &dave).await.unwrap();
         let mut tx = db.begin().await.unwrap();
@@ -570,16 +579,11 @@ mod tests {
         assert!(set_deactivated(&mut tx, &dave.did, Some(before)).await.unwrap());
         assert!(set_delete_after(&mut tx, &dave.did, Some(now)).await.unwrap());
         tx.commit().await.unwrap();
-        let mut taken = Vec::new();
-        for _ in 0..2 {
-            now = now.plus(UNDER_WAY);
-            let batch = take_due_for_deletion(&db, now, 2).await.unwrap();
-            assert_eq!(batch.len(), 2);
-            taken.extend(batch);
-        }
-        assert!(taken[..2].contains(&dave.did), "never tried, so first");
-        let tried: std::collections::BTreeSet<&str> = taken.iter().map(Did::as_str).collect();
-        assert_eq!(tried.len(), 4, "each once before any twice: {taken:?}");
+        now = now.plus(UNDER_WAY);
+        let second = take_due_for_deletion(&db, &"oak".into(), now).await.unwrap();
+        assert!(second.contains(&dave.did), "never tried, so among the first");
+        let tried: std::collections::BTreeSet<&str> = first.iter().chain(&second).map(Did::as_str).collect();
+        assert_eq!(tried.len(), 26, "each once before any twice");
     }
 
     async fn a_handle_being_changed_to_is_taken_too(db: Db) {

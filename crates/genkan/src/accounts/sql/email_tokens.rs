@@ -4,6 +4,7 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{self, Db, Error, Tx};
 use crate::mail::Reason;
 
@@ -91,12 +92,11 @@ pub(in crate::accounts) async fn remove_all(tx: &mut Tx, did: &Did) -> db::Resul
     Ok(())
 }
 
-pub(in crate::accounts) async fn sweep(tx: &mut Tx, before: Timestamp) -> db::Result<u64> {
-    let done = sqlx::query("DELETE FROM email_tokens WHERE expires_at < $1")
-        .bind(before.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of codes that expired before `before`.
+pub(in crate::accounts) async fn sweep(db: &Db, before: Timestamp) -> db::Result<Batch> {
+    let text = "DELETE FROM email_tokens WHERE (did, purpose) IN (
+        SELECT did, purpose FROM email_tokens WHERE expires_at < $1 ORDER BY expires_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
 fn read(row: &sqlx::any::AnyRow) -> db::Result<Row> {

@@ -92,7 +92,7 @@ pub(super) async fn change(
 
 pub(super) async fn remove(app: &App, context: &Context, name: &HostId) -> Result<(), Failure> {
     // The number of accounts is passed on, because a host that still has accounts is not removed.
-    let living = counts(app).await?.get(name).copied().unwrap_or(0);
+    let living = crate::accounts::count_on_host(&app.db, name).await.map_err(anyhow::Error::from)?;
     let change = app.fleet.remove(name, living).await.map_err(failed(name))?;
     let done = serde_json::json!({ "name": name.as_str(), "removed": true });
     context

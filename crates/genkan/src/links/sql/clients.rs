@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Result, Tx};
 
 /// Stores a scope under its hash, or notes that it was used. The sweep counts from the last use, so a
@@ -42,12 +43,11 @@ pub(in crate::links) async fn find(db: &Db, hash: &str) -> Result<Option<String>
     Ok(row.map(|row| row.try_get("scope")).transpose()?)
 }
 
-pub(in crate::links) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM link_clients WHERE used_at < $1")
-        .bind(before.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of scopes that were last used before `before`.
+pub(in crate::links) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM link_clients WHERE hash IN (
+        SELECT hash FROM link_clients WHERE used_at < $1 ORDER BY used_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
 const MONTH: Duration = Duration::from_hours(30 * 24);
@@ -76,9 +76,6 @@ mod tests {
     }
 
     async fn swept(db: &Db, before: Timestamp) -> u64 {
-        let mut tx = db.begin().await.unwrap();
-        let gone = sweep(&mut tx, before).await.unwrap();
-        tx.commit().await.unwrap();
-        gone
+        sweep(db, before).await.unwrap().removed
     }
 }

@@ -8,6 +8,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::{Origin, Timestamp};
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Error, Result, Tx};
 use crate::links::discovery::Server;
 use crate::links::error::Reason;
@@ -40,7 +41,7 @@ pub(in crate::links) struct Row {
 }
 
 /// The state of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     /// The person has returned and not decided yet.
     Waiting,
@@ -211,19 +212,41 @@ pub(in crate::links) async fn end(tx: &mut Tx, id: &LinkId, reason: Reason, now:
     Ok(done.rows_affected() == 1)
 }
 
-/// Returns ended sessions whose server must be told. One that is put off for longer than
-/// [`LONGEST_PAUSE`] is due as well: a clock was wrong when it was put off.
-pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp, limit: i64) -> Result<Vec<LinkId>> {
+/// Returns a batch of ended sessions whose server must be told, those that are due the longest
+/// first, each with the issuer of its server. One that is put off for longer than [`LONGEST_PAUSE`]
+/// is due as well: a clock was wrong when it was put off.
+pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp) -> Result<Vec<(String, LinkId)>> {
     let rows = sqlx::query(
-        "SELECT id FROM links WHERE state = 'ending' AND (revoke_at <= $1 OR revoke_at > $3)
-         ORDER BY revoke_at LIMIT $2",
+        "SELECT id, server FROM links WHERE state = 'ending' AND (revoke_at <= $1 OR revoke_at > $2)
+         ORDER BY revoke_at LIMIT 200",
     )
     .bind(now.as_millis())
-    .bind(limit)
     .bind(now.plus(LONGEST_PAUSE).as_millis())
     .fetch_all(db.reader())
     .await?;
-    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
+    rows.iter()
+        .map(|row| {
+            let id: LinkId = row.try_get::<String, _>("id")?.into();
+            Ok((issuer_of(row, &id)?, id))
+        })
+        .collect()
+}
+
+/// Moves the telling of a server, which was not tried, to a later time.
+pub(in crate::links) async fn put_off_revocation(
+    tx: &mut Tx,
+    id: &LinkId,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<()> {
+    // Only if it is still due: another process may have claimed it since it was read.
+    sqlx::query("UPDATE links SET revoke_at = $3 WHERE id = $1 AND state = 'ending' AND revoke_at <= $2")
+        .bind(id.as_str())
+        .bind(now.as_millis())
+        .bind(until.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// Claims the telling of a server until `again_at`. Returns `None` if another replica has claimed
@@ -295,79 +318,133 @@ pub(in crate::links) async fn undecided(db: &Db, before: Timestamp) -> Result<Ve
     rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
-/// Returns live sessions after `after` in the order of ids, created before `before`.
+/// Returns a page of live sessions after `after` in the order of ids, created before `before`.
 pub(in crate::links) async fn live(
     db: &Db,
     after: Option<&LinkId>,
     before: Timestamp,
-    limit: i64,
 ) -> Result<Vec<LinkId>> {
     let rows = sqlx::query(
-        "SELECT id FROM links WHERE state = 'live' AND id > $1 AND created_at < $2 ORDER BY id LIMIT $3",
+        "SELECT id FROM links WHERE state = 'live' AND id > $1 AND created_at < $2 ORDER BY id LIMIT 200",
     )
     .bind(after.map_or("", LinkId::as_str))
     .bind(before.as_millis())
-    .bind(limit)
     .fetch_all(db.reader())
     .await?;
     rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 
-pub(in crate::links) async fn ended_since(db: &Db, since: Timestamp) -> Result<Vec<LinkId>> {
-    // The limit bounds the memory that a burst of ended sessions can take.
-    let rows = sqlx::query("SELECT id FROM links WHERE ended_at >= $1 ORDER BY ended_at LIMIT 10000")
-        .bind(since.as_millis())
-        .fetch_all(db.reader())
-        .await?;
-    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
+/// A session that ended, and when: a position in the order of ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EndedLink {
+    pub(crate) id: LinkId,
+    pub(crate) at: Timestamp,
 }
 
-/// Takes up to `limit` live sessions that were last refreshed before `before`, those first that were not
-/// taken for the longest time. So a session whose server is gone holds up no other one.
-pub(in crate::links) async fn take_idle(
-    db: &Db,
-    before: Timestamp,
-    limit: i64,
-    now: Timestamp,
-) -> Result<Vec<(LinkId, i64)>> {
+/// Returns a page of ended sessions in the order of their ends.
+pub(in crate::links) async fn ended_after(db: &Db, after: &EndedLink) -> Result<Vec<EndedLink>> {
     let rows = sqlx::query(
-        "UPDATE links SET kept_alive_at = $3 WHERE state = 'live' AND id IN (
-            SELECT id FROM links WHERE state = 'live' AND issued_at < $1
-            ORDER BY kept_alive_at, issued_at LIMIT $2
-         ) RETURNING id, version",
+        "SELECT id, ended_at FROM links WHERE (ended_at, id) > ($1, $2) ORDER BY ended_at, id LIMIT 200",
     )
-    .bind(before.as_millis())
-    .bind(limit)
-    .bind(now.as_millis())
+    .bind(after.at.as_millis())
+    .bind(after.id.as_str())
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let id = row.try_get::<String, _>("id")?.into();
+            Ok(EndedLink { id, at: Timestamp::from_millis(row.try_get("ended_at")?) })
+        })
+        .collect()
+}
+
+/// A live session whose turn it is in the job that keeps idle ones alive.
+#[derive(Clone, Debug)]
+pub(in crate::links) struct Turn {
+    pub(in crate::links) id: LinkId,
+    pub(in crate::links) version: i64,
+    pub(in crate::links) issuer: String,
+    pub(in crate::links) issued_at: Timestamp,
+}
+
+/// The times of the job that keeps idle sessions alive.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::links) struct IdleTimes {
+    pub(in crate::links) now: Timestamp,
+    /// A session that was refreshed before this is idle.
+    pub(in crate::links) idle_before: Timestamp,
+    /// When an idle one has its next turn. One that is not idle has it when it would become idle.
+    pub(in crate::links) again_at: Timestamp,
+}
+
+/// Takes a batch of live sessions whose turn it is, those that wait the longest first, and gives each
+/// its next turn. So a session whose server is gone holds up no other one.
+pub(in crate::links) async fn take_turns(db: &Db, times: IdleTimes) -> Result<Vec<Turn>> {
+    // Refreshes do not write `keep_alive_due`, so most that come up are not idle. Each session comes
+    // up about once a month.
+    let rows = sqlx::query(
+        "UPDATE links SET kept_alive_at = $1,
+            keep_alive_due = CASE WHEN issued_at < $2 THEN $3 ELSE issued_at + ($1 - $2) + 1 END
+         WHERE state = 'live' AND keep_alive_due <= $1 AND id IN (
+            SELECT id FROM links WHERE state = 'live' AND keep_alive_due <= $1
+            ORDER BY keep_alive_due LIMIT 200
+         ) RETURNING id, version, server, issued_at",
+    )
+    .bind(times.now.as_millis())
+    .bind(times.idle_before.as_millis())
+    .bind(times.again_at.as_millis())
     .fetch_all(db.writer())
     .await?;
-    rows.iter().map(|row| Ok((row.try_get::<String, _>("id")?.into(), row.try_get("version")?))).collect()
+    rows.iter()
+        .map(|row| {
+            let id: LinkId = row.try_get::<String, _>("id")?.into();
+            Ok(Turn {
+                issuer: issuer_of(row, &id)?,
+                version: row.try_get("version")?,
+                issued_at: Timestamp::from_millis(row.try_get("issued_at")?),
+                id,
+            })
+        })
+        .collect()
 }
 
-/// Returns the number of sessions in each state.
-pub(in crate::links) async fn count(db: &Db) -> Result<Vec<(String, i64)>> {
-    let rows = sqlx::query("SELECT state, COUNT(*) AS number FROM links GROUP BY state")
-        .fetch_all(db.reader())
+fn issuer_of(row: &AnyRow, id: &LinkId) -> Result<String> {
+    let server = Server::of_json(&row.try_get::<String, _>("server")?);
+    Ok(server.ok_or_else(|| Error::corrupt("links", "server", id.as_str()))?.issuer)
+}
+
+/// Counts the next sessions in a state, in the order of ids. Returns their number and the last one;
+/// fewer than [`COUNTED_AT_ONCE`] are the last ones.
+pub(in crate::links) async fn count_some(db: &Db, state: State, after: &str) -> Result<(i64, String)> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS number, COALESCE(MAX(id), '') AS last FROM (
+            SELECT id FROM links WHERE state = $1 AND id > $2 ORDER BY id LIMIT 5000) AS counted",
+    )
+    .bind(state.as_str())
+    .bind(after)
+    .fetch_one(db.reader())
+    .await?;
+    Ok((row.try_get("number")?, row.try_get("last")?))
+}
+
+pub(in crate::links) const COUNTED_AT_ONCE: i64 = 5000;
+
+/// Whether a session that began with this client key still needs it, which it does for its whole
+/// life.
+pub(in crate::links) async fn is_client_key_in_use(db: &Db, key: &str) -> Result<bool> {
+    // A session that is ending still needs its key, to sign the call that revokes it.
+    let row = sqlx::query("SELECT 1 FROM links WHERE client_key = $1 AND state <> 'dead' LIMIT 1")
+        .bind(key)
+        .fetch_optional(db.reader())
         .await?;
-    rows.iter().map(|row| Ok((row.try_get("state")?, row.try_get("number")?))).collect()
+    Ok(row.is_some())
 }
 
-/// Returns the client keys with which sessions began. A session needs its key for its whole life.
-pub(in crate::links) async fn client_keys(db: &Db) -> Result<Vec<String>> {
-    let rows =
-        // A session that is ending still needs its key, to sign the call that revokes it.
-        sqlx::query("SELECT DISTINCT client_key FROM links WHERE client_key IS NOT NULL AND state <> 'dead'")
-            .fetch_all(db.reader())
-            .await?;
-    rows.iter().map(|row| Ok(row.try_get("client_key")?)).collect()
-}
-
-pub(in crate::links) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM links WHERE state = 'dead' AND ended_at < $1")
-        .bind(before.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of sessions that ended before `before`.
+pub(in crate::links) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM links WHERE id IN (
+        SELECT id FROM links WHERE state = 'dead' AND ended_at < $1 ORDER BY ended_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
 pub(super) fn read(row: &AnyRow) -> Result<Row> {
@@ -450,18 +527,24 @@ mod tests {
             insert_live(&db, &id.into(), &did, day(issued)).await;
         }
         let take = async |now: i64| {
-            let mut taken: Vec<String> = take_idle(&db, day(now - 30), 2, day(now))
-                .await
-                .unwrap()
+            let times =
+                IdleTimes { now: day(now), idle_before: day(now - 30), again_at: day(now).plus(HALF_A_DAY) };
+            let turns = take_turns(&db, times).await.unwrap();
+            let mut idle: Vec<String> = turns
                 .into_iter()
-                .map(|(id, _)| id.to_string())
+                .filter(|turn| turn.issued_at < times.idle_before)
+                .map(|turn| turn.id.to_string())
                 .collect();
-            taken.sort();
-            taken
+            idle.sort();
+            idle
         };
+        assert!(take(30).await.is_empty(), "not idle yet");
+        assert_eq!(take(32).await, ["old", "older"]);
         // None of them gets new tokens.
-        assert_eq!(take(40).await, ["old", "older"]);
-        assert_eq!(take(41).await, ["older", "young"], "the one that was not tried yet is among them");
-        assert_eq!(take(42).await, ["old", "older"]);
+        assert!(take(32).await.is_empty(), "they have had their turn");
+        assert_eq!(take(33).await, ["old", "older", "young"]);
+        assert_eq!(take(100).await, ["fresh", "old", "older", "young"]);
     }
+
+    const HALF_A_DAY: Duration = Duration::from_hours(12);
 }

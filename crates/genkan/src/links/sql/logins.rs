@@ -4,7 +4,8 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::{Error, Result, Tx};
+use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::{Db, Error, Result, Tx};
 use crate::links::discovery::Server;
 
 /// A sign-in that waits for its browser to return.
@@ -75,10 +76,9 @@ pub(in crate::links) async fn take(tx: &mut Tx, state: &str) -> Result<Option<Lo
     }))
 }
 
-pub(in crate::links) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM link_logins WHERE expires_at < $1")
-        .bind(now.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of sign-ins that have expired.
+pub(in crate::links) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM link_logins WHERE state IN (
+        SELECT state FROM link_logins WHERE expires_at < $1 ORDER BY expires_at LIMIT 200)";
+    sweep_batch(db, text, now).await
 }

@@ -5,6 +5,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Error, Result, Tx};
 
 pub(in crate::links) async fn put(
@@ -57,10 +58,9 @@ pub(in crate::links) async fn remove(tx: &mut Tx, device: &str, did: &Did) -> Re
     Ok(())
 }
 
-pub(in crate::links) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM link_visits WHERE expires_at < $1")
-        .bind(now.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of visits that have expired.
+pub(in crate::links) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM link_visits WHERE (device, did) IN (
+        SELECT device, did FROM link_visits WHERE expires_at < $1 ORDER BY expires_at LIMIT 200)";
+    sweep_batch(db, text, now).await
 }

@@ -5,7 +5,7 @@ use genkan_testing::{FakePds, Trouble};
 use serde_json::json;
 
 use super::harness::{DEVICE, LinkHarness, SCOPE, know};
-use crate::db::{Db, on_each_database};
+use crate::db::{Db, on_each_database, sweep};
 use crate::links::*;
 
 on_each_database!(
@@ -329,7 +329,7 @@ async fn a_sign_in_expires_after_ten_minutes(db: Db) {
     assert!(matches!(harness.finish(&departure, callback).await.unwrap_err().why, Failure::Unknown));
     harness.begin("ann.example.com").await.unwrap();
     harness.pass(Duration::from_mins(11));
-    assert_eq!(sweep(&harness.db, harness.now()).await.unwrap(), 1);
+    assert_eq!(sweep::all(&harness.db, harness.now(), SWEEPS).await.unwrap(), 1);
 }
 
 async fn strangers_cause_only_so_many_client_documents(db: Db) {

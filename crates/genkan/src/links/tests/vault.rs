@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use super::harness::{DEVICE, LinkHarness};
 use crate::base::Secret;
 use crate::base::seal::SealingKeys;
-use crate::db::{Db, on_each_database};
+use crate::db::{Db, on_each_database, sweep};
 use crate::links::service::DAY;
 use crate::links::*;
 
@@ -155,7 +155,7 @@ async fn an_end_that_its_server_never_confirms_is_given_up(db: Db) {
     let row = sql::links::find(&harness.db, &link).await.unwrap().unwrap();
     assert_eq!((row.state.as_str(), row.sealed), ("dead", None));
     harness.pass(DAY * 31);
-    sweep(&harness.db, harness.now()).await.unwrap();
+    sweep::all(&harness.db, harness.now(), SWEEPS).await.unwrap();
     assert!(harness.links.find(&link).await.unwrap().is_none());
 }
 
@@ -225,6 +225,6 @@ async fn a_grant_s_end_ends_its_session(db: Db) {
     eventually("its server is told", async || harness.pds.sessions()[0].ended == Some("revoked")).await;
     // Sessions are compared with their grants only when the time for a decision is over.
     harness.pass(Duration::from_mins(16));
-    assert_eq!(harness.links.live(None, 10).await.unwrap(), std::slice::from_ref(&other));
-    assert!(harness.links.live(Some(&other), 10).await.unwrap().is_empty());
+    assert_eq!(harness.links.live(None).await.unwrap(), std::slice::from_ref(&other));
+    assert!(harness.links.live(Some(&other)).await.unwrap().is_empty());
 }

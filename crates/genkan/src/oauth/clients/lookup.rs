@@ -17,8 +17,9 @@ use crate::base::single_flight::SingleFlight;
 use crate::base::{ByteCache, Clock, Origin, Timestamp, Weigh, byte_cache};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
+use crate::db::feed::{self, Change};
 use crate::limits::StorageBudget;
-use crate::oauth::client_trust::ClientTrust;
+use crate::oauth::client_trust::{BLOCKED, ClientTrust};
 use crate::oauth::error::Error;
 use crate::oauth::sql::clients;
 
@@ -238,6 +239,10 @@ impl Clients {
         let mut tx = self.inner.db.begin().await?;
         clients::set_trust(&mut tx, client_id, trust, now).await?;
         audit::record(&mut tx, now, Actor::Operator, "oauth.client", client_id, trust.as_str()).await?;
+        if trust == ClientTrust::Blocked {
+            // Every process forgets the tokens of this client at once.
+            feed::note(&mut tx, Change::Grant, &format!("{BLOCKED}{client_id}")).await?;
+        }
         Ok(tx.commit().await?)
     }
 

@@ -18,11 +18,12 @@ use tokio::runtime::Handle;
 use crate::base::Timestamp;
 use crate::keys::WebPurpose;
 use crate::oauth::call::Call;
+use crate::oauth::client_trust::ClientTrust;
 use crate::oauth::grant::{Grant, GrantPlace};
 use crate::oauth::ids;
 use crate::oauth::scope::TokenScope;
 use crate::oauth::service::OAuth;
-use crate::oauth::sql::{grants, scopes};
+use crate::oauth::sql::{clients, grants, scopes};
 use crate::oauth::tokens::{AccessError, CallerPlace, GrantCaller, HostTokenSlot};
 
 impl OAuth {
@@ -116,7 +117,14 @@ impl OAuth {
             return Err(EXPIRED);
         }
         let grant = grants::find(&self.db, &read.grant).await?.filter(|grant| grant.is_alive(now));
-        let grant = grant.ok_or(AccessError::Token("the grant has ended"))?;
+        let grant = grant.ok_or(ENDED)?;
+        // A block takes effect at once, before all grants of the client have ended.
+        if clients::trust(&self.db, &grant.client_id)
+            .await?
+            .is_some_and(|(trust, _)| trust == ClientTrust::Blocked)
+        {
+            return Err(ENDED);
+        }
         let caller = Arc::new(self.place(read, &grant).await?);
         self.verified.remember(token, &caller, reading);
         Ok(caller)
@@ -210,6 +218,7 @@ pub(crate) fn claimed_account(token: &str) -> Option<Did> {
     Token::parse(token).ok().map(|token| token.unverified_claims().sub.clone())
 }
 
+const ENDED: AccessError = AccessError::Token("the grant has ended");
 const EXPIRED: AccessError = AccessError::Token("the token has expired");
 
 #[cfg(test)]

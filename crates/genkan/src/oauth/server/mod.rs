@@ -20,5 +20,5 @@ mod view;
 pub(crate) use linked_account::LinkedAccount;
 pub(crate) use problem::Problem;
 pub(crate) use revoke::{GrantView, end_with_link};
-pub(crate) use sweep::sweep;
+pub(crate) use sweep::SWEEPS;
 pub(crate) use view::{Choice, ConsentView, OpenRequest, Outcome, Page, Permission, Redirect};

@@ -1,6 +1,9 @@
 //! Revocation of grants: by their client (RFC 7009), their account or the operator, or together
 //! with all other credentials of an account.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
@@ -19,6 +22,7 @@ use crate::oauth::error::Error;
 use crate::oauth::grant::Grant;
 use crate::oauth::ids::{self, CodeId, GrantId};
 use crate::oauth::service::OAuth;
+use crate::oauth::sql::grants::GrantsOf;
 use crate::oauth::sql::{clients, codes, consents, grants};
 
 /// A grant as its account sees it.
@@ -72,7 +76,7 @@ impl OAuth {
     /// Returns an account's grants, the newest first.
     pub(crate) async fn list_of(&self, did: &Did) -> Result<Vec<GrantView>, Error> {
         let mut views = Vec::new();
-        for grant in grants::list(&self.db, Some(did), None, self.now(), MOST).await? {
+        for grant in grants::list(&self.db, GrantsOf::Account(did), self.now(), MOST).await? {
             let client = self.clients.shown(&grant.client_id).await?;
             views.push(GrantView { grant, client });
         }
@@ -91,7 +95,7 @@ impl OAuth {
         let by = Actor::Account(did);
         let was_alive = self.end_in(&mut tx, grant, by, "taken back by the account", now).await?;
         // Otherwise a confidential client could get the next grant without asking the person.
-        consents::remove(&mut tx, did, Some(&held.client_id)).await?;
+        consents::remove(&mut tx, did, &held.client_id).await?;
         tx.commit().await?;
         Ok(was_alive)
     }
@@ -105,18 +109,13 @@ impl OAuth {
         // ends here, or it sees the account's new standing.
         accounts::hold(tx, did, Demand::Nothing).await?;
         codes::remove_unused_of(tx, did).await?;
-        self.end_all_in(tx, Some(did), None, now).await?;
-        consents::remove(tx, did, None).await
+        self.end_all_in(tx, did, now).await?;
+        consents::remove_all(tx, did).await
     }
 
     /// Returns grants for the operator, the newest first.
-    pub(crate) async fn list(
-        &self,
-        did: Option<&Did>,
-        client: Option<&str>,
-        limit: i64,
-    ) -> Result<Vec<Grant>, Error> {
-        Ok(grants::list(&self.db, did, client, self.now(), limit).await?)
+    pub(crate) async fn list(&self, whose: GrantsOf<'_>, limit: i64) -> Result<Vec<Grant>, Error> {
+        Ok(grants::list(&self.db, whose, self.now(), limit).await?)
     }
 
     /// Returns the known clients by name.
@@ -124,7 +123,15 @@ impl OAuth {
         &self,
         trust: Option<ClientTrust>,
     ) -> Result<Vec<clients::StoredClient>, Error> {
-        Ok(clients::list(&self.db, trust).await?)
+        let mut all: Vec<clients::StoredClient> = Vec::new();
+        loop {
+            let after = all.last().map_or("", |client| client.client_id.as_str());
+            let page = clients::list(&self.db, trust, after).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
     }
 
     pub(crate) async fn client(&self, client_id: &str) -> Result<Option<clients::StoredClient>, Error> {
@@ -138,14 +145,56 @@ impl OAuth {
 
     /// Returns which of these grants have ended or never existed.
     pub(crate) async fn over_among(&self, ids: &[GrantId]) -> Result<Vec<GrantId>, Error> {
+        let alive = grants::alive_among(&self.db, ids, self.now()).await?;
+        Ok(ids.iter().filter(|id| !alive.contains(*id)).cloned().collect())
+    }
+
+    /// Returns which of these grants have not ended.
+    pub(crate) async fn alive_among(&self, ids: &[GrantId]) -> Result<HashSet<GrantId>, Error> {
+        Ok(grants::alive_among(&self.db, ids, self.now()).await?)
+    }
+
+    /// Job: ends linked accounts' grants that ran out, with their links, and the links of codes that
+    /// no app redeemed. Returns how many ended.
+    pub(crate) async fn end_run_out(&self) -> Result<u64, Error> {
         let now = self.now();
-        let mut over = Vec::new();
-        for id in ids {
-            if !grants::find(&self.db, id).await?.is_some_and(|grant| grant.is_alive(now)) {
-                over.push(id.clone());
+        let mut ended = 0;
+        loop {
+            let found = grants::linked_and_idle(&self.db, now).await?;
+            for grant in &found {
+                ended += u64::from(self.end_if_run_out(grant, now).await?);
+            }
+            let unredeemed = codes::unredeemed(&self.db, now).await?;
+            for (code, link) in &unredeemed {
+                ended += u64::from(self.end_unredeemed(code, link, now).await?);
+            }
+            if found.is_empty() && unredeemed.is_empty() {
+                return Ok(ended);
             }
         }
-        Ok(over)
+    }
+
+    async fn end_if_run_out(&self, grant: &GrantId, now: Timestamp) -> Result<bool, Error> {
+        let mut tx = self.db.begin().await?;
+        self.links.hold(&mut tx, grant).await?;
+        // Read again under the lock: it may have been refreshed, or ended, since it was found.
+        let held = grants::hold(&mut tx, grant).await?;
+        if held.is_none_or(|held| held.is_alive(now) || held.ended_at.is_some()) {
+            return Ok(false);
+        }
+        let ended = self.end_in(&mut tx, grant, Actor::Genkan, "it was not used for too long", now).await?;
+        tx.commit().await?;
+        Ok(ended)
+    }
+
+    async fn end_unredeemed(&self, code: &CodeId, link: &GrantId, now: Timestamp) -> Result<bool, Error> {
+        let mut tx = self.db.begin().await?;
+        self.links.end(&mut tx, link, now).await?;
+        let separated = codes::drop_link(&mut tx, code).await?;
+        if separated {
+            tx.commit().await?;
+        }
+        Ok(separated)
     }
 
     /// Ends a grant for the operator. Returns `false` if it had ended or never existed.
@@ -164,17 +213,44 @@ impl OAuth {
     /// Sets the operator's trust in a client. A blocked client loses every grant. Returns how many
     /// it lost.
     pub(crate) async fn set_trust(&self, client_id: &str, trust: ClientTrust) -> Result<usize, Error> {
-        // Blocked first, in a transaction of its own: no new call of this client passes its lookup
-        // while its grants are being ended.
+        // Blocked first, in a transaction of its own: from then on no call of this client passes,
+        // however long it takes to end its grants.
         self.clients.set_trust(client_id, trust).await?;
         if trust != ClientTrust::Blocked {
             return Ok(0);
         }
-        let now = self.now();
-        let mut tx = self.db.begin().await?;
-        let ended = self.end_all_in(&mut tx, None, Some(client_id), now).await?;
-        tx.commit().await?;
+        self.end_all_of_blocked(client_id).await
+    }
+
+    /// Job: ends the grants of blocked clients that a stopped process left. Returns how many.
+    pub(crate) async fn end_of_blocked_clients(&self) -> Result<u64, Error> {
+        let mut ended = 0;
+        for client_id in clients::blocked(&self.db).await? {
+            ended += self.end_all_of_blocked(&client_id).await? as u64;
+        }
         Ok(ended)
+    }
+
+    /// Ends all grants of a blocked client, a batch in each transaction. Stops when the client is no
+    /// longer blocked.
+    async fn end_all_of_blocked(&self, client_id: &str) -> Result<usize, Error> {
+        let mut all = 0;
+        loop {
+            let now = self.now();
+            let mut tx = self.db.begin().await?;
+            if !clients::hold_blocked(&mut tx, client_id).await? {
+                return Ok(all);
+            }
+            let batch = grants::some_of_client(&mut tx, client_id).await?;
+            if batch.is_empty() {
+                return Ok(all);
+            }
+            all += self.end_each(&mut tx, &batch, now).await?;
+            tx.commit().await?;
+            // Every process reads the notes of the last half minute each second. At this pace a
+            // million grants take twenty minutes, and the notes stay few.
+            tokio::time::sleep(BETWEEN_BATCHES).await;
+        }
     }
 
     /// Sets whether a client gets plain Bearer tokens. Existing tokens stay as they are.
@@ -182,28 +258,30 @@ impl OAuth {
         self.clients.set_bearer(client_id, bearer).await
     }
 
-    /// Ends an account's grants, or a client's, with their links; returns how many grants.
-    async fn end_all_in(
-        &self,
-        tx: &mut Tx,
-        did: Option<&Did>,
-        client_id: Option<&str>,
-        now: Timestamp,
-    ) -> db::Result<usize> {
-        let mut ended = grants::end_all_at_home(tx, did, client_id, now).await?;
-        // One by one and in the order of ids, as every transaction that ends several: two of them
-        // would otherwise wait for each other.
-        for grant in grants::linked(tx, did, client_id).await? {
-            self.links.end(tx, &grant, now).await?;
-            if grants::end(tx, &grant, now).await? {
-                ended.push(grant);
-            }
-        }
+    /// Ends an account's grants with their links.
+    async fn end_all_in(&self, tx: &mut Tx, did: &Did, now: Timestamp) -> db::Result<()> {
         // One note per grant: each is a key of the caches that must drop it.
-        for grant in &ended {
+        for grant in &grants::end_all_at_home(tx, did, now).await? {
             feed::note(tx, Change::Grant, grant.as_str()).await?;
         }
-        Ok(ended.len())
+        let linked = grants::linked(tx, did).await?;
+        self.end_each(tx, &linked, now).await?;
+        Ok(())
+    }
+
+    /// Ends these grants with their links; returns how many had not ended. `grants` is in the order
+    /// of ids, as in every transaction that ends several: two of them would otherwise wait for each
+    /// other.
+    async fn end_each(&self, tx: &mut Tx, grants: &[GrantId], now: Timestamp) -> db::Result<usize> {
+        let mut ended = 0;
+        for grant in grants {
+            self.links.end(tx, grant, now).await?;
+            if grants::end(tx, grant, now).await? {
+                feed::note(tx, Change::Grant, grant.as_str()).await?;
+                ended += 1;
+            }
+        }
+        Ok(ended)
     }
 
     /// Ends a grant and its link. `false`: the grant was over, or never was.
@@ -270,3 +348,4 @@ async fn end_row(tx: &mut Tx, grant: &GrantId, by: Actor<'_>, why: &str, now: Ti
 const LINK_IS_OVER: &str = "its linked session is over";
 
 const MOST: i64 = 1_000;
+const BETWEEN_BATCHES: Duration = Duration::from_millis(200);

@@ -2,40 +2,26 @@
 
 use std::time::Duration;
 
-use crate::base::Timestamp;
-use crate::db::Db;
+use crate::db::sweep::{Sweep, sweep};
 use crate::oauth::sql;
 
-/// Removes rows that nothing can use any more. A grant stays for a day after its end.
-pub(crate) async fn sweep(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
-    let mut tx = db.begin().await?;
-    let mut gone = sql::seen::sweep(&mut tx, now).await?;
-    gone += sql::requests::sweep(&mut tx, now).await?;
-    gone += sql::grants::sweep(&mut tx, now.minus(DAY)).await?;
-    gone += sql::codes::sweep(&mut tx, now.minus(DAY)).await?;
+/// The sweeps of this room. A grant stays for a day after its end, and its code with it.
+pub(crate) const SWEEPS: &[Sweep] = &[
+    sweep!("used proofs", |db, now| sql::seen::sweep(db, now)),
+    sweep!("authorization requests", |db, now| sql::requests::sweep(db, now)),
+    sweep!("ended grants", |db, now| sql::grants::sweep_ended(db, now.minus(DAY))),
+    sweep!("idle grants", |db, now| sql::grants::sweep_idle(db, now.minus(DAY))),
+    sweep!("codes", |db, now| sql::codes::sweep(db, now.minus(DAY))),
     // `keep` renews a scope at most once an hour, so ninety days are far beyond the last token that
     // refers to it.
-    gone += sql::scopes::sweep(&mut tx, now.minus(DAY * 90)).await?;
-    gone += sql::clients::sweep(&mut tx, now.minus(DAY)).await?;
-    gone += sql::permission_sets::sweep(&mut tx, now.minus(DAY)).await?;
-    tx.commit().await?;
-    Ok(gone + sweep_permission_sets(db, now).await?)
-}
-
-/// Removes documents that no grant uses, in batches, each in a transaction of its own.
-async fn sweep_permission_sets(db: &Db, now: Timestamp) -> crate::db::Result<u64> {
-    let mut gone = 0;
-    loop {
-        let mut tx = db.begin().await?;
-        let unused = sql::permission_sets::sweep_unused(&mut tx, now.minus(DAY)).await?;
-        // A grant that is in use is refreshed every three months at least.
-        let used = sql::permission_sets::sweep_used(&mut tx, now.minus(DAY * 400)).await?;
-        tx.commit().await?;
-        gone += unused + used;
-        if unused + used == 0 {
-            return Ok(gone);
-        }
-    }
-}
+    sweep!("scopes", |db, now| sql::scopes::sweep(db, now.minus(DAY * 90))),
+    sweep!("clients", |db, now| sql::clients::sweep(db, now.minus(DAY), now, now.plus(DAY))),
+    sweep!("permission sets without a document", |db, now| sql::permission_sets::sweep(db, now.minus(DAY))),
+    sweep!("unused permission sets", |db, now| sql::permission_sets::sweep_unused(db, now.minus(DAY))),
+    // A grant that is in use is refreshed every three months at least.
+    sweep!("permission sets of long ago", |db, now| {
+        sql::permission_sets::sweep_used(db, now.minus(DAY * 400))
+    }),
+];
 
 const DAY: Duration = Duration::from_hours(24);

@@ -4,6 +4,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, ROWS};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::client_trust::ClientTrust;
 
@@ -45,15 +46,38 @@ pub(in crate::oauth) async fn trust(db: &Db, client_id: &str) -> Result<Option<(
     Ok(Some((trust, row.try_get::<String, _>("bearer")? == "yes")))
 }
 
-/// Returns the clients with this trust, or all clients, by name.
-pub(in crate::oauth) async fn list(db: &Db, trust: Option<ClientTrust>) -> Result<Vec<StoredClient>> {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM oauth_clients WHERE standing = $1 OR $1 IS NULL ORDER BY client_id"
-    )))
-    .bind(trust.map(ClientTrust::as_str))
-    .fetch_all(db.reader())
+/// Returns the clients with this trust, or all clients, by name: up to 200 after `after`.
+pub(in crate::oauth) async fn list(
+    db: &Db,
+    trust: Option<ClientTrust>,
+    after: &str,
+) -> Result<Vec<StoredClient>> {
+    let condition = if trust.is_some() { "standing = $2 AND" } else { "" };
+    let text = format!(
+        "SELECT {COLUMNS} FROM oauth_clients WHERE {condition} client_id > $1 ORDER BY client_id LIMIT 200"
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(after);
+    let query = if let Some(trust) = trust { query.bind(trust.as_str()) } else { query };
+    query.fetch_all(db.reader()).await?.iter().map(read).collect()
+}
+
+/// Returns the ids of blocked clients.
+pub(in crate::oauth) async fn blocked(db: &Db) -> Result<Vec<String>> {
+    let rows = sqlx::query("SELECT client_id FROM oauth_clients WHERE standing = 'blocked'")
+        .fetch_all(db.reader())
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("client_id")?)).collect()
+}
+
+/// Holds the row of a client that is blocked until `tx` ends. Returns `false` if it is not blocked.
+pub(in crate::oauth) async fn hold_blocked(tx: &mut Tx, client_id: &str) -> Result<bool> {
+    let held = sqlx::query(
+        "UPDATE oauth_clients SET standing = standing WHERE client_id = $1 AND standing = 'blocked'",
+    )
+    .bind(client_id)
+    .execute(&mut **tx)
     .await?;
-    rows.iter().map(read).collect()
+    Ok(held.rows_affected() == 1)
 }
 
 pub(in crate::oauth) async fn put_document(
@@ -131,20 +155,44 @@ pub(in crate::oauth) async fn set_bearer(
     Ok(())
 }
 
-/// Removes clients that have no decision and no grant, and whose documents were not fetched since
-/// `before`.
-pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query(
-        // Anyone can have a client stored by a request. Rows with a decision of the operator are
-        // kept.
-        "DELETE FROM oauth_clients WHERE standing = 'known' AND bearer = 'no' AND created_at < $1
-         AND (fetched_at IS NULL OR fetched_at < $1)
-         AND NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.client_id = oauth_clients.client_id)",
+/// Looks at a batch of clients whose turn has come. Removes those that have no decision and no
+/// grant, and whose documents were not fetched since `before`; looks at the others again at
+/// `again_at`.
+pub(in crate::oauth) async fn sweep(
+    db: &Db,
+    before: Timestamp,
+    now: Timestamp,
+    again_at: Timestamp,
+) -> Result<Batch> {
+    let mut tx = db.begin().await?;
+    let rows = sqlx::query(
+        // In turns, because most clients have a grant: a look at all of them each time would read
+        // the whole table.
+        "UPDATE oauth_clients SET sweep_at = $2 WHERE sweep_at <= $1 AND client_id IN (
+            SELECT client_id FROM oauth_clients WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT 200)
+         RETURNING client_id",
     )
-    .bind(before.as_millis())
-    .execute(&mut **tx)
+    .bind(now.as_millis())
+    .bind(again_at.as_millis())
+    .fetch_all(&mut *tx)
     .await?;
-    Ok(done.rows_affected())
+    let mut removed = 0;
+    for row in &rows {
+        let done = sqlx::query(
+            // Anyone can have a client stored by a request. Rows with a decision of the operator
+            // are kept.
+            "DELETE FROM oauth_clients WHERE client_id = $1 AND standing = 'known' AND bearer = 'no'
+             AND created_at < $2 AND (fetched_at IS NULL OR fetched_at < $2)
+             AND NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.client_id = $1)",
+        )
+        .bind(row.try_get::<String, _>("client_id")?)
+        .bind(before.as_millis())
+        .execute(&mut *tx)
+        .await?;
+        removed += done.rows_affected();
+    }
+    tx.commit().await?;
+    Ok(Batch { removed, has_more: rows.len() as u64 >= ROWS })
 }
 
 fn read(row: &AnyRow) -> Result<StoredClient> {
@@ -194,8 +242,10 @@ mod tests {
         assert_eq!(trust(&db, "c").await.unwrap(), None);
         assert_eq!(found.document, Some(("{\"a\":1}".to_owned(), AT)));
         let names = |all: Vec<StoredClient>| all.into_iter().map(|one| one.client_id).collect::<Vec<_>>();
-        assert_eq!(names(list(&db, None).await.unwrap()), ["a", "b"]);
-        assert_eq!(names(list(&db, Some(ClientTrust::Trusted)).await.unwrap()), ["a"]);
+        assert_eq!(names(list(&db, None, "").await.unwrap()), ["a", "b"]);
+        assert_eq!(names(list(&db, None, "a").await.unwrap()), ["b"]);
+        assert_eq!(blocked(&db).await.unwrap(), ["b"]);
+        assert_eq!(names(list(&db, Some(ClientTrust::Trusted), "").await.unwrap()), ["a"]);
         let found = find(&db, "a").await.unwrap().unwrap();
         assert_eq!((found.document, found.key_set), (None, Some(("[]".to_owned(), AT))));
     }
@@ -206,9 +256,11 @@ mod tests {
         put_document(&mut tx, &grant().client_id, "{}", AT).await.unwrap();
         set_trust(&mut tx, "trusted", ClientTrust::Trusted, AT).await.unwrap();
         super::super::grants::insert(&mut tx, &grant()).await.unwrap();
-        assert_eq!(sweep(&mut tx, AT).await.unwrap(), 0);
-        assert_eq!(sweep(&mut tx, Timestamp::from_millis(101)).await.unwrap(), 1);
         tx.commit().await.unwrap();
+        let (later, again_at) = (Timestamp::from_millis(101), Timestamp::from_millis(200));
+        assert_eq!(sweep(&db, AT, later, later).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, later, later, again_at).await.unwrap().removed, 1);
+        assert!(find(&db, "trusted").await.unwrap().is_some());
         assert!(find(&db, "unregistered").await.unwrap().is_none());
     }
 }

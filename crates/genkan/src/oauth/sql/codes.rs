@@ -5,6 +5,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::ids::{CodeId, GrantId};
 use crate::oauth::parameters::RequestParameters;
@@ -140,17 +141,50 @@ pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &Did) -> Result
     Ok(())
 }
 
-/// Removes codes that expired before `before` and whose grant, if any, no longer exists.
-pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query(
-        // A second use of a code ends its grant, so the code is kept as long as the grant exists.
-        "DELETE FROM oauth_codes WHERE expires_at < $1
-         AND (grant_id IS NULL OR NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.id = oauth_codes.grant_id))",
+/// Removes a batch of codes that expired before `before` and never became a grant.
+///
+/// A second use of a code ends its grant, so the code of a grant is kept as long as the grant: see
+/// [`remove_of_grant`].
+pub(in crate::oauth) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM oauth_codes WHERE hash IN (
+        SELECT hash FROM oauth_codes WHERE grant_id IS NULL AND expires_at < $1
+        ORDER BY expires_at LIMIT 200)";
+    sweep_batch(db, text, before).await
+}
+
+/// Removes the code of a grant that is removed in `tx`.
+pub(in crate::oauth) async fn remove_of_grant(tx: &mut Tx, grant: &GrantId) -> Result<()> {
+    sqlx::query("DELETE FROM oauth_codes WHERE grant_id = $1")
+        .bind(grant.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Returns a batch of links whose code expired before `now` without becoming a grant.
+pub(in crate::oauth) async fn unredeemed(db: &Db, now: Timestamp) -> Result<Vec<(CodeId, GrantId)>> {
+    let rows = sqlx::query(
+        "SELECT hash, link FROM oauth_codes WHERE grant_id IS NULL AND link IS NOT NULL AND expires_at <= $1
+         ORDER BY expires_at LIMIT 200",
     )
-    .bind(before.as_millis())
-    .execute(&mut **tx)
+    .bind(now.as_millis())
+    .fetch_all(db.reader())
     .await?;
-    Ok(done.rows_affected())
+    rows.iter()
+        .map(|row| {
+            let (hash, link): (String, String) = (row.try_get("hash")?, row.try_get("link")?);
+            Ok((CodeId::from(hash.as_str()), link.into()))
+        })
+        .collect()
+}
+
+/// Separates an expired code from its link, which ends. Returns `false` if the code became a grant.
+pub(in crate::oauth) async fn drop_link(tx: &mut Tx, id: &CodeId) -> Result<bool> {
+    let done = sqlx::query("UPDATE oauth_codes SET link = NULL WHERE hash = $1 AND grant_id IS NULL")
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 #[cfg(test)]
@@ -203,8 +237,15 @@ mod tests {
         set_grant(&mut tx, &"used".into(), &grant.id).await.unwrap();
         remove_unused_of(&mut tx, &"did:plc:ann".parse().unwrap()).await.unwrap();
         assert!(take(&mut tx, &"unused".into(), later).await.unwrap().is_none());
-        assert_eq!(sweep(&mut tx, later).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        assert_eq!(sweep(&db, later).await.unwrap().removed, 1);
+        let mut tx = db.begin().await.unwrap();
         assert!(take(&mut tx, &"of-bob".into(), later).await.unwrap().is_none());
         assert!(take(&mut tx, &"used".into(), later).await.unwrap().is_some());
+        tx.commit().await.unwrap();
+        let end = grant.idle_until.plus(std::time::Duration::from_secs(1));
+        assert_eq!(super::super::grants::sweep_idle(&db, end).await.unwrap().removed, 1);
+        let mut tx = db.begin().await.unwrap();
+        assert!(take(&mut tx, &"used".into(), later).await.unwrap().is_none(), "it goes with its grant");
     }
 }

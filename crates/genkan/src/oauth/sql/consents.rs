@@ -50,9 +50,15 @@ pub(in crate::oauth) async fn add(
     Ok(())
 }
 
-/// Forgets everything that an account allowed, or what it allowed one client.
-pub(in crate::oauth) async fn remove(tx: &mut Tx, did: &Did, client_id: Option<&str>) -> Result<()> {
-    sqlx::query("DELETE FROM oauth_consents WHERE did = $1 AND (client_id = $2 OR $2 IS NULL)")
+/// Forgets everything that an account allowed.
+pub(in crate::oauth) async fn remove_all(tx: &mut Tx, did: &Did) -> Result<()> {
+    sqlx::query("DELETE FROM oauth_consents WHERE did = $1").bind(did.as_str()).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Forgets what an account allowed one client.
+pub(in crate::oauth) async fn remove(tx: &mut Tx, did: &Did, client_id: &str) -> Result<()> {
+    sqlx::query("DELETE FROM oauth_consents WHERE did = $1 AND client_id = $2")
         .bind(did.as_str())
         .bind(client_id)
         .execute(&mut **tx)
@@ -88,13 +94,13 @@ mod tests {
         assert!(of(&db, &ann, "third").await.unwrap().is_empty());
 
         let mut tx = db.begin().await.unwrap();
-        remove(&mut tx, &ann, Some("app")).await.unwrap();
+        remove(&mut tx, &ann, "app").await.unwrap();
         tx.commit().await.unwrap();
         assert!(of(&db, &ann, "app").await.unwrap().is_empty());
         assert_eq!(of(&db, &ann, "other").await.unwrap(), ["atproto"]);
 
         let mut tx = db.begin().await.unwrap();
-        remove(&mut tx, &ann, None).await.unwrap();
+        remove_all(&mut tx, &ann).await.unwrap();
         tx.commit().await.unwrap();
         assert!(of(&db, &ann, "other").await.unwrap().is_empty());
         assert_eq!(of(&db, &bob, "app").await.unwrap(), ["atproto"]);

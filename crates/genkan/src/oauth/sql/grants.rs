@@ -1,14 +1,18 @@
 //! Table `oauth_grants`.
 
+use std::collections::HashSet;
+
 use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
+use crate::db::sweep::Batch;
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::grant::{Grant, GrantPlace};
 use crate::oauth::ids::GrantId;
 use crate::oauth::scope::ApprovedScope;
+use crate::oauth::sql::codes;
 
 const COLUMNS: &str = "id, did, client_id, scope, dpop_key, client_auth, device, place, refreshable, \
     generation, rotated_at, rotated_before_at, idle_until, expires_at, created_at, ended_at";
@@ -60,26 +64,63 @@ pub(in crate::oauth) async fn hold(tx: &mut Tx, id: &GrantId) -> Result<Option<G
     row.map(|row| read(&row)).transpose()
 }
 
-/// Returns live grants of an account, of a client, or of both, the newest first.
+/// Returns which of these grants are alive.
+pub(in crate::oauth) async fn alive_among(
+    db: &Db,
+    ids: &[GrantId],
+    now: Timestamp,
+) -> Result<HashSet<GrantId>> {
+    // One statement for a page. The text is built from numbers only.
+    let places: Vec<String> = (2..ids.len() + 2).map(|place| format!("${place}")).collect();
+    let text = format!(
+        "SELECT id FROM oauth_grants WHERE ended_at IS NULL AND idle_until > $1 AND id IN ({})",
+        places.join(", ")
+    );
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(now.as_millis());
+    for id in ids {
+        query = query.bind(id.as_str());
+    }
+    query.fetch_all(db.reader()).await?.iter().map(id_of).collect()
+}
+
+/// Which grants to list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GrantsOf<'a> {
+    Everybody,
+    Account(&'a Did),
+    Client(&'a str),
+    Both(&'a Did, &'a str),
+}
+
+/// Returns live grants, the newest first.
 pub(in crate::oauth) async fn list(
     db: &Db,
-    did: Option<&Did>,
-    client_id: Option<&str>,
+    whose: GrantsOf<'_>,
     now: Timestamp,
     limit: i64,
 ) -> Result<Vec<Grant>> {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM oauth_grants
-         WHERE ended_at IS NULL AND idle_until > $1 AND (did = $2 OR $2 IS NULL) AND (client_id = $3 OR $3 IS NULL)
-         ORDER BY created_at DESC, id LIMIT $4"
-    )))
-    .bind(now.as_millis())
-    .bind(did.map(Did::as_str))
-    .bind(client_id)
-    .bind(limit)
-    .fetch_all(db.reader())
-    .await?;
-    rows.iter().map(read).collect()
+    // A text for each kind: with `did = $2 OR $2 IS NULL` no index would serve any of them.
+    let condition = match whose {
+        GrantsOf::Everybody => "",
+        GrantsOf::Account(_) => "AND did = $3",
+        GrantsOf::Client(_) => "AND client_id = $3",
+        GrantsOf::Both(..) => "AND did = $3 AND client_id = $4",
+    };
+    let text = format!(
+        "SELECT {COLUMNS} FROM oauth_grants WHERE ended_at IS NULL AND idle_until > $1 {condition}
+         ORDER BY created_at DESC, id LIMIT $2"
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(now.as_millis()).bind(limit);
+    let query = match whose {
+        GrantsOf::Everybody => query,
+        GrantsOf::Account(did) => query.bind(did.as_str()),
+        GrantsOf::Client(client_id) => query.bind(client_id),
+        GrantsOf::Both(did, client_id) => query.bind(did.as_str()).bind(client_id),
+    };
+    query.fetch_all(db.reader()).await?.iter().map(read).collect()
 }
 
 /// Writes the changes of a rotation to a held grant.
@@ -110,52 +151,87 @@ pub(in crate::oauth) async fn end(tx: &mut Tx, id: &GrantId, now: Timestamp) -> 
     Ok(done.rows_affected() == 1)
 }
 
-/// Ends the grants of a home account, or those that home accounts gave a client, and returns their ids.
+/// Ends the grants of a home account, and returns their ids.
 pub(in crate::oauth) async fn end_all_at_home(
     tx: &mut Tx,
-    did: Option<&Did>,
-    client_id: Option<&str>,
+    did: &Did,
     now: Timestamp,
 ) -> Result<Vec<GrantId>> {
     let rows = sqlx::query(
-        "UPDATE oauth_grants SET ended_at = $1
-         WHERE ended_at IS NULL AND place = 'home' AND (did = $2 OR $2 IS NULL)
-            AND (client_id = $3 OR $3 IS NULL) RETURNING id",
+        "UPDATE oauth_grants SET ended_at = $1 WHERE ended_at IS NULL AND place = 'home' AND did = $2
+         RETURNING id",
     )
     .bind(now.as_millis())
-    .bind(did.map(Did::as_str))
-    .bind(client_id)
+    .bind(did.as_str())
     .fetch_all(&mut **tx)
     .await?;
-    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
+    rows.iter().map(id_of).collect()
 }
 
-/// Returns the grants of a linked account, or those that linked accounts gave a client, which have not
-/// ended: in the order of ids.
-pub(in crate::oauth) async fn linked(
-    tx: &mut Tx,
-    did: Option<&Did>,
-    client_id: Option<&str>,
-) -> Result<Vec<GrantId>> {
+/// Returns the grants of a linked account that have not ended, in the order of ids.
+pub(in crate::oauth) async fn linked(tx: &mut Tx, did: &Did) -> Result<Vec<GrantId>> {
     let rows = sqlx::query(
-        "SELECT id FROM oauth_grants
-         WHERE ended_at IS NULL AND place = 'link' AND (did = $1 OR $1 IS NULL)
-            AND (client_id = $2 OR $2 IS NULL) ORDER BY id",
+        "SELECT id FROM oauth_grants WHERE ended_at IS NULL AND place = 'link' AND did = $1 ORDER BY id",
     )
-    .bind(did.map(Did::as_str))
+    .bind(did.as_str())
+    .fetch_all(&mut **tx)
+    .await?;
+    rows.iter().map(id_of).collect()
+}
+
+/// Returns a batch of a client's grants that have not ended, in the order of ids.
+pub(in crate::oauth) async fn some_of_client(tx: &mut Tx, client_id: &str) -> Result<Vec<GrantId>> {
+    let rows = sqlx::query(
+        "SELECT id FROM oauth_grants WHERE ended_at IS NULL AND client_id = $1 ORDER BY created_at LIMIT 200",
+    )
     .bind(client_id)
     .fetch_all(&mut **tx)
     .await?;
-    rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
+    let mut ids: Vec<GrantId> = rows.iter().map(id_of).collect::<Result<_>>()?;
+    ids.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    Ok(ids)
 }
 
-/// Removes grants that ended or expired before `before`.
-pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM oauth_grants WHERE ended_at < $1 OR idle_until < $1")
-        .bind(before.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Returns a batch of linked accounts' grants that ran out and have not ended.
+pub(in crate::oauth) async fn linked_and_idle(db: &Db, now: Timestamp) -> Result<Vec<GrantId>> {
+    let rows = sqlx::query(
+        "SELECT id FROM oauth_grants WHERE ended_at IS NULL AND place = 'link' AND idle_until <= $1
+         ORDER BY idle_until LIMIT 200",
+    )
+    .bind(now.as_millis())
+    .fetch_all(db.reader())
+    .await?;
+    rows.iter().map(id_of).collect()
+}
+
+/// Removes a batch of grants that ended before `before`, with their codes.
+pub(in crate::oauth) async fn sweep_ended(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM oauth_grants WHERE id IN (
+        SELECT id FROM oauth_grants WHERE ended_at < $1 ORDER BY ended_at LIMIT 200) RETURNING id";
+    sweep(db, text, before).await
+}
+
+/// Removes a batch of home accounts' grants that ran out before `before`, with their codes. Those of
+/// linked accounts end first, together with their links.
+pub(in crate::oauth) async fn sweep_idle(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM oauth_grants WHERE id IN (
+        SELECT id FROM oauth_grants WHERE idle_until < $1 AND place = 'home'
+        ORDER BY idle_until LIMIT 200) RETURNING id";
+    sweep(db, text, before).await
+}
+
+async fn sweep(db: &Db, text: &'static str, before: Timestamp) -> Result<Batch> {
+    let mut tx = db.begin().await?;
+    let rows = sqlx::query(text).bind(before.as_millis()).fetch_all(&mut *tx).await?;
+    for row in &rows {
+        codes::remove_of_grant(&mut tx, &id_of(row)?).await?;
+    }
+    tx.commit().await?;
+    Ok(Batch::of_rows(rows.len() as u64))
+}
+
+fn id_of(row: &AnyRow) -> Result<GrantId> {
+    Ok(row.try_get::<String, _>("id")?.into())
 }
 
 fn read(row: &AnyRow) -> Result<Grant> {
@@ -224,30 +300,43 @@ mod tests {
         assert!(!end(&mut tx, &"4".into(), NOW).await.unwrap());
         tx.commit().await.unwrap();
         let ann: Did = ANN.parse().unwrap();
-        let ids = async |did, client| {
-            let grants = list(&db, did, client, NOW, 9).await.unwrap();
+        let ids = async |whose| {
+            let grants = list(&db, whose, NOW, 9).await.unwrap();
             let mut ids: Vec<_> = grants.into_iter().map(|grant| grant.id.to_string()).collect();
             ids.sort();
             ids
         };
-        assert_eq!(ids(Some(&ann), None).await, ["1", "2"]);
-        assert_eq!(ids(None, Some("app")).await, ["1", "3"]);
-        assert_eq!(ids(None, None).await, ["1", "2", "3"]);
+        assert_eq!(ids(GrantsOf::Account(&ann)).await, ["1", "2"]);
+        assert_eq!(ids(GrantsOf::Client("app")).await, ["1", "3"]);
+        assert_eq!(ids(GrantsOf::Both(&ann, "app")).await, ["1"]);
+        assert_eq!(ids(GrantsOf::Everybody).await, ["1", "2", "3"]);
         let mut tx = db.begin().await.unwrap();
         for id in ["6", "5"] {
             let (place, did) = (GrantPlace::Link, "did:plc:bob".parse().unwrap());
             let grant = Grant { id: id.into(), place, did, client_id: "app".into(), ..grant() };
             insert(&mut tx, &grant).await.unwrap();
         }
-        let mut ended = end_all_at_home(&mut tx, Some(&ann), None, NOW).await.unwrap();
+        let mut ended = end_all_at_home(&mut tx, &ann, NOW).await.unwrap();
         ended.sort_by_key(ToString::to_string);
         assert_eq!(ended, ["1".into(), "2".into()]);
-        assert_eq!(end_all_at_home(&mut tx, None, Some("app"), NOW).await.unwrap(), ["3".into()]);
-        assert_eq!(linked(&mut tx, None, Some("app")).await.unwrap(), ["5".into(), "6".into()]);
-        assert!(linked(&mut tx, Some(&ann), None).await.unwrap().is_empty());
-        assert!(end(&mut tx, &"5".into(), NOW).await.unwrap());
-        assert_eq!(linked(&mut tx, None, None).await.unwrap(), ["6".into()]);
-        assert_eq!(sweep(&mut tx, NOW).await.unwrap(), 0);
-        assert_eq!(sweep(&mut tx, Timestamp::from_millis(1_001)).await.unwrap(), 5);
+        assert_eq!(some_of_client(&mut tx, "app").await.unwrap(), ["3".into(), "5".into(), "6".into()]);
+        let bob = "did:plc:bob".parse().unwrap();
+        assert_eq!(linked(&mut tx, &bob).await.unwrap(), ["5".into(), "6".into()]);
+        assert!(linked(&mut tx, &ann).await.unwrap().is_empty());
+        for id in ["3", "5"] {
+            assert!(end(&mut tx, &id.into(), NOW).await.unwrap());
+        }
+        assert_eq!(linked(&mut tx, &bob).await.unwrap(), ["6".into()]);
+        tx.commit().await.unwrap();
+        let swept = async |before| {
+            let (ended, idle) =
+                (sweep_ended(&db, before).await.unwrap(), sweep_idle(&db, before).await.unwrap());
+            ended.removed + idle.removed
+        };
+        assert_eq!(swept(NOW).await, 0);
+        assert_eq!(swept(Timestamp::from_millis(1_001)).await, 5);
+        let idle = grant().idle_until.plus(std::time::Duration::from_secs(1));
+        assert_eq!(linked_and_idle(&db, idle).await.unwrap(), ["6".into()]);
+        assert_eq!(swept(idle).await, 0, "a linked account's grant ends first");
     }
 }

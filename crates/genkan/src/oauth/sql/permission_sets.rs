@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Result, Tx};
 
 /// The result of a permission set's last resolution.
@@ -62,30 +63,19 @@ pub(in crate::oauth) async fn note_use(tx: &mut Tx, nsid: &str, now: Timestamp) 
 }
 
 /// Removes a batch of documents that were requested before `before` and never used by a grant.
-/// Returns how many.
-pub(in crate::oauth) async fn sweep_unused(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query(
-        "DELETE FROM permission_sets WHERE nsid IN (
-            SELECT nsid FROM permission_sets
-            WHERE used_at IS NULL AND document IS NOT NULL AND checked_at < $1
-            ORDER BY checked_at LIMIT 200)",
-    )
-    .bind(before.as_millis())
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected())
+pub(in crate::oauth) async fn sweep_unused(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM permission_sets WHERE nsid IN (
+        SELECT nsid FROM permission_sets
+        WHERE used_at IS NULL AND document IS NOT NULL AND checked_at < $1
+        ORDER BY checked_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
-/// Removes a batch of documents that a grant last used before `before`. Returns how many.
-pub(in crate::oauth) async fn sweep_used(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query(
-        "DELETE FROM permission_sets WHERE nsid IN (
-            SELECT nsid FROM permission_sets WHERE used_at < $1 ORDER BY used_at LIMIT 200)",
-    )
-    .bind(before.as_millis())
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of documents that a grant last used before `before`.
+pub(in crate::oauth) async fn sweep_used(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM permission_sets WHERE nsid IN (
+        SELECT nsid FROM permission_sets WHERE used_at < $1 ORDER BY used_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
 /// Records a failed attempt. The last good document stays.
@@ -108,15 +98,14 @@ pub(in crate::oauth) async fn put_problem(
     Ok(())
 }
 
-/// Removes names that were requested but never were a permission set.
-pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
+/// Removes a batch of names that were requested but never were a permission set.
+pub(in crate::oauth) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
     // Anyone can make Genkan look a name up. Only failed lookups are removed, since grants may need
     // a document.
-    let done = sqlx::query("DELETE FROM permission_sets WHERE document IS NULL AND checked_at < $1")
-        .bind(before.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+    let text = "DELETE FROM permission_sets WHERE nsid IN (
+        SELECT nsid FROM permission_sets WHERE document IS NULL AND checked_at < $1
+        ORDER BY checked_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
 #[cfg(test)]
@@ -133,16 +122,14 @@ mod tests {
             put(&mut tx, nsid, "{}", at(5)).await.unwrap();
         }
         note_use(&mut tx, "com.example.used", at(7)).await.unwrap();
-        assert_eq!(sweep_unused(&mut tx, at(5)).await.unwrap(), 0);
-        assert_eq!(sweep_unused(&mut tx, at(6)).await.unwrap(), 1);
-        assert_eq!(sweep_used(&mut tx, at(7)).await.unwrap(), 0);
         tx.commit().await.unwrap();
+        assert_eq!(sweep_unused(&db, at(5)).await.unwrap().removed, 0);
+        assert_eq!(sweep_unused(&db, at(6)).await.unwrap().removed, 1);
+        assert_eq!(sweep_used(&db, at(7)).await.unwrap().removed, 0);
         assert_eq!(find(&db, "com.example.requested").await.unwrap(), None);
         let used = find(&db, "com.example.used").await.unwrap().unwrap();
         assert_eq!(used.used_at, Some(at(7)));
-        let mut tx = db.begin().await.unwrap();
-        assert_eq!(sweep_used(&mut tx, at(8)).await.unwrap(), 1);
-        tx.commit().await.unwrap();
+        assert_eq!(sweep_used(&db, at(8)).await.unwrap().removed, 1);
     }
 
     async fn the_last_good_document_outlives_failures(db: Db) {
@@ -151,9 +138,9 @@ mod tests {
         put_problem(&mut tx, "never.was.one", "no such name", at(5)).await.unwrap();
         put(&mut tx, "com.example.set", "{}", at(5)).await.unwrap();
         put_problem(&mut tx, "com.example.set", "away", at(7)).await.unwrap();
-        assert_eq!(sweep(&mut tx, at(5)).await.unwrap(), 0);
-        assert_eq!(sweep(&mut tx, at(8)).await.unwrap(), 1);
         tx.commit().await.unwrap();
+        assert_eq!(sweep(&db, at(5)).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, at(8)).await.unwrap().removed, 1);
         let found = find(&db, "com.example.set").await.unwrap().unwrap();
         let document = Some(("{}".to_owned(), at(5)));
         assert_eq!(

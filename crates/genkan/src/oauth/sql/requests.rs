@@ -3,7 +3,8 @@
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::{Error, Result, Tx};
+use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::ids::RequestUri;
 use crate::oauth::parameters::RequestParameters;
 use crate::signin::DeviceId;
@@ -98,18 +99,17 @@ pub(in crate::oauth) async fn remove(tx: &mut Tx, uri: &RequestUri) -> Result<()
     Ok(())
 }
 
-pub(in crate::oauth) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM oauth_requests WHERE expires_at <= $1")
-        .bind(now.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of requests that have expired.
+pub(in crate::oauth) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM oauth_requests WHERE id IN (
+        SELECT id FROM oauth_requests WHERE expires_at <= $1 ORDER BY expires_at LIMIT 200)";
+    sweep_batch(db, text, now).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{Db, on_each_database};
+    use crate::db::on_each_database;
     use crate::oauth::testing::pushed;
 
     on_each_database!(a_request_is_visited_decided_once_and_swept);
@@ -128,7 +128,8 @@ mod tests {
         assert!(!decide(&mut tx, &uri, at(150)).await.unwrap());
         let stored = hold(&mut tx, &uri, at(199)).await.unwrap().unwrap();
         assert_eq!((stored.device, stored.decided), (Some("dev-1".into()), true));
-        assert_eq!(sweep(&mut tx, at(199)).await.unwrap(), 0);
-        assert_eq!(sweep(&mut tx, at(200)).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        assert_eq!(sweep(&db, at(199)).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, at(200)).await.unwrap().removed, 1);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Result, Tx};
 use crate::oauth::scope::{ExpandedScope, TokenScope};
 
@@ -38,12 +39,11 @@ pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<ExpandedS
     Ok(row.map(|row| row.try_get("scope")).transpose()?.map(ExpandedScope::stored))
 }
 
-pub(in crate::oauth) async fn sweep(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM oauth_scopes WHERE used_at < $1")
-        .bind(before.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of scopes that were last used before `before`.
+pub(in crate::oauth) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM oauth_scopes WHERE id IN (
+        SELECT id FROM oauth_scopes WHERE used_at < $1 ORDER BY used_at LIMIT 200)";
+    sweep_batch(db, text, before).await
 }
 
 /// The least time between two writes. Otherwise every token with a reference would write.
@@ -65,8 +65,8 @@ mod tests {
         keep(&mut tx, &a, &long, start).await.unwrap();
         keep(&mut tx, &b, &short, start).await.unwrap();
         keep(&mut tx, &a, &long, later).await.unwrap();
-        assert_eq!(sweep(&mut tx, later).await.unwrap(), 1);
         tx.commit().await.unwrap();
+        assert_eq!(sweep(&db, later).await.unwrap().removed, 1);
         assert_eq!(find(&db, "a").await.unwrap(), Some(long));
         assert_eq!(find(&db, "b").await.unwrap(), None);
     }

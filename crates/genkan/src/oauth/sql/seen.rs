@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
+use crate::db::sweep::{Batch, sweep_batch};
 use crate::db::{Db, Result, Tx};
 
 /// Records a hash. Returns `true` if it was not present. The unique key decides, on any number of
@@ -59,12 +60,11 @@ pub(in crate::oauth) async fn insert_all(
     Ok(rows.iter().map(|row| row.try_get("hash")).collect::<sqlx::Result<_>>()?)
 }
 
-pub(in crate::oauth) async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<u64> {
-    let done = sqlx::query("DELETE FROM oauth_seen WHERE expires_at <= $1")
-        .bind(now.as_millis())
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected())
+/// Removes a batch of hashes that have expired.
+pub(in crate::oauth) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
+    let text = "DELETE FROM oauth_seen WHERE hash IN (
+        SELECT hash FROM oauth_seen WHERE expires_at <= $1 ORDER BY expires_at LIMIT 200)";
+    sweep_batch(db, text, now).await
 }
 
 #[cfg(test)]
@@ -101,7 +101,9 @@ mod tests {
         assert!(insert(&mut tx, "b", at(100), at(1)).await.unwrap());
         assert!(insert(&mut tx, "a", at(200), at(100)).await.unwrap());
         assert!(!insert(&mut tx, "a", at(300), at(101)).await.unwrap());
-        assert_eq!(sweep(&mut tx, at(100)).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        assert_eq!(sweep(&db, at(100)).await.unwrap().removed, 1);
+        let mut tx = db.begin().await.unwrap();
         assert!(!insert(&mut tx, "a", at(300), at(101)).await.unwrap());
     }
 }

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::caller::GrantCaller;
 use crate::db::feed::{Change, Feed};
 use crate::db::{FeedCache, Reading};
+use crate::oauth::client_trust::BLOCKED;
 
 /// Verified tokens by their hash. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,9 +18,14 @@ pub(in crate::oauth) struct VerifiedTokens {
 impl VerifiedTokens {
     /// Creates the cache. Tokens of a grant are dropped when it ends.
     pub(in crate::oauth) fn new(feed: &Feed) -> Self {
-        let memory = FeedCache::new(feed, Change::Grant, (BYTES, TYPICAL), |entries, grant| {
-            entries.retain(|_, caller: &Arc<GrantCaller>| caller.grant.as_str() != grant);
-        });
+        let grant_of: fn(&Arc<GrantCaller>) -> &str = |caller| caller.grant.as_str();
+        let memory =
+            FeedCache::by_subject(feed, Change::Grant, (BYTES, TYPICAL), grant_of, |entries, subject| {
+                // Blocking a client is rare, so it may visit all entries.
+                if let Some(client) = subject.strip_prefix(BLOCKED) {
+                    entries.retain(|_, caller| caller.client_id != client);
+                }
+            });
         Self { memory }
     }
 

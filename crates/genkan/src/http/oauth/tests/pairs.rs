@@ -14,7 +14,7 @@ use crate::base::random;
 use crate::credentials::Ending;
 use crate::db::{Db, on_each_database};
 use crate::links::{LinkId, Reason};
-use crate::oauth::{ClientTrust, GrantId};
+use crate::oauth::{ClientTrust, GrantId, GrantsOf};
 
 on_each_database!(
     a_link_that_ends_for_any_reason_ends_its_grant,
@@ -132,7 +132,7 @@ async fn a_code_whose_link_is_over_gives_no_grant(db: Db) {
     let code = parameter(&allowed(&server, &app, &bob(id.as_str()), &[]).await, "code");
     assert!(server.app.links.end(&(&id).into(), Reason::GrantGone).await.unwrap());
     assert_eq!(app.redeem(&server, &code, &[]).await.summary(), "400 invalid_grant");
-    assert!(server.app.oauth.list(None, None, 9).await.unwrap().is_empty());
+    assert!(server.app.oauth.list(GrantsOf::Everybody, 9).await.unwrap().is_empty());
 }
 
 /// One half of a pair is left in a database that was repaired by hand, until the job compares them.

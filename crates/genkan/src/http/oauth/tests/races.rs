@@ -65,6 +65,7 @@ async fn a_deletion_that_begins_ends_everything(db: crate::db::Db) {
     assert!(server.app.accounts.find(did).await.unwrap().is_none());
     assert!(!server.set_deactivated(false).await);
     server.clock.advance(std::time::Duration::from_mins(2));
-    let due = server.app.accounts.take_due_for_deletion(server.app.clock.now(), 10).await.unwrap();
+    let due =
+        server.app.accounts.take_due_for_deletion(&server.ann.host, server.app.clock.now()).await.unwrap();
     assert_eq!(due, std::slice::from_ref(did));
 }

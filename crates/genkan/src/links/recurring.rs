@@ -1,0 +1,123 @@
+//! Recurring work on links: keeping idle ones alive, ending undecided ones, counting, and pages for
+//! the comparison with grants.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::counting::Counting;
+use super::error::Reason;
+use super::id::LinkId;
+use super::service::{DAY, Links};
+use super::sql::links::{self, COUNTED_AT_ONCE, EndedLink, IdleTimes, State};
+use crate::base::monotonic_now;
+use crate::base::neighbours::{Visit, visit_each};
+use crate::db;
+use crate::telemetry::metrics::LINKS;
+
+impl Links {
+    /// Returns live sessions, a page of them in the order of ids. Leaves out those of the last
+    /// minutes, whose grants may not exist yet.
+    pub(crate) async fn live(&self, after: Option<&LinkId>) -> db::Result<Vec<LinkId>> {
+        let before = self.inner.now().minus(UNDECIDED);
+        links::live(&self.inner.db, after, before).await
+    }
+
+    /// Returns the next page of ended sessions in the order of their ends, for the comparison with
+    /// their grants. The first page has those of the last hours.
+    pub(crate) async fn ended_after(&self, after: Option<&EndedLink>) -> db::Result<Vec<EndedLink>> {
+        let lately = EndedLink { id: "".into(), at: self.inner.now().minus(LATELY) };
+        links::ended_after(&self.inner.db, after.unwrap_or(&lately)).await
+    }
+
+    /// Whether a session still needs this client key of Genkan's.
+    pub(crate) async fn is_client_key_in_use(&self, key: &str) -> db::Result<bool> {
+        links::is_client_key_in_use(&self.inner.db, key).await
+    }
+
+    /// Job: ends sessions of people who came back and never decided.
+    pub(crate) async fn end_undecided(&self) -> db::Result<u64> {
+        let before = self.inner.now().minus(UNDECIDED);
+        let mut ended = 0;
+        for link in links::undecided(&self.inner.db, before).await? {
+            ended += u64::from(self.end(&link, Reason::Undecided).await?);
+        }
+        Ok(ended)
+    }
+
+    /// Job: refreshes sessions that were not refreshed for 30 days, so that their servers keep
+    /// them. Returns how many were refreshed.
+    pub(crate) async fn keep_alive(&self) -> db::Result<u64> {
+        let began = monotonic_now();
+        let mut kept = 0;
+        while began.elapsed() < KEEP_ALIVE_FOR {
+            let now = self.inner.now();
+            let times = IdleTimes { now, idle_before: now.minus(DAY * 30), again_at: now.plus(AGAIN_AFTER) };
+            let turns = links::take_turns(&self.inner.db, times).await?;
+            if turns.is_empty() {
+                break;
+            }
+            let idle = turns.into_iter().filter(|turn| turn.issued_at < times.idle_before);
+            let refreshed = AtomicU64::new(0);
+            // What is left of a server's part has its next turn with those that fail, in half a day.
+            visit_each(idle.map(|turn| (turn.issuer.clone(), turn)).collect(), SHARE, |turn| {
+                let refreshed = &refreshed;
+                async move {
+                    let outcome = self.shared_refresh(&turn.id, turn.version).await;
+                    refreshed.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
+                    let now = self.inner.now();
+                    match self.inner.backoff.servers.pause(&turn.issuer, now) {
+                        Some(_) if outcome.is_err() => Visit::Dead,
+                        _ => Visit::Answered,
+                    }
+                }
+            })
+            .await;
+            kept += refreshed.into_inner();
+        }
+        Ok(kept)
+    }
+
+    /// Job: counts sessions by state, for the metrics.
+    ///
+    /// A run counts a bounded number of rows. So with millions of sessions a number is as old as a
+    /// few runs.
+    pub(crate) async fn count(&self) -> db::Result<()> {
+        for state in State::ALL {
+            let mut counting = self.counting(|all| all.remove(&state)).unwrap_or_default();
+            let mut is_complete = false;
+            for _ in 0..COUNTED_PAGES {
+                let (number, last) = links::count_some(&self.inner.db, state, &counting.after).await?;
+                counting.number += number;
+                is_complete = number < COUNTED_AT_ONCE;
+                if is_complete {
+                    break;
+                }
+                counting.after = last;
+            }
+            if is_complete {
+                self.inner.metrics.gauge(&LINKS, &[state.as_str()]).set(counting.number);
+            } else {
+                self.counting(|all| all.insert(state, counting));
+            }
+        }
+        Ok(())
+    }
+
+    fn counting<T>(&self, with: impl FnOnce(&mut HashMap<State, Counting>) -> T) -> T {
+        with(&mut self.inner.counting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How long a person may take to decide.
+const UNDECIDED: Duration = Duration::from_mins(15);
+const LATELY: Duration = Duration::from_hours(3);
+/// When an idle session that could not be refreshed is tried again. Servers keep sessions for weeks.
+const AGAIN_AFTER: Duration = Duration::from_hours(12);
+/// How long one run of [`Links::keep_alive`] may begin further batches.
+const KEEP_ALIVE_FOR: Duration = Duration::from_mins(10);
+/// Sessions of one server in a batch of 200.
+const SHARE: usize = 50;
+/// Pages of each state that a run of [`Links::count`] counts.
+const COUNTED_PAGES: usize = 20;

@@ -1,0 +1,1 @@
+CREATE INDEX accounts_by_age ON accounts (created_at, did);

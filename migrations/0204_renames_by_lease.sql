@@ -1,0 +1,1 @@
+CREATE INDEX renames_by_lease ON renames (lease_until);

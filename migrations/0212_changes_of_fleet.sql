@@ -1,0 +1,1 @@
+CREATE INDEX changes_of_fleet ON changes (at) WHERE kind = 'fleet';

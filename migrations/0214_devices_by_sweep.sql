@@ -1,0 +1,1 @@
+CREATE INDEX devices_by_sweep ON devices (sweep_at);

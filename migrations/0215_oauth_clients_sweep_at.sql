@@ -1,0 +1,1 @@
+ALTER TABLE oauth_clients ADD COLUMN sweep_at BIGINT NOT NULL DEFAULT 0;

@@ -1,0 +1,1 @@
+CREATE INDEX oauth_clients_by_standing ON oauth_clients (standing, client_id);
