@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Settings;
 use super::intake::{Intake, StreamIntake};
+use super::unsent::Unsent;
 use crate::base::monotonic_now;
 
 /// One connection's activity.
@@ -27,6 +28,7 @@ pub(super) struct Activity {
     pub(super) blocked_since: Cell<Option<Instant>>,
     /// What the client takes of all bytes that wait for it.
     pub(super) intake: Intake,
+    pub(super) unsent: Unsent,
     /// HTTP/2 streams whose answers have waited for the client.
     streams: RefCell<Vec<Weak<StreamIntake>>>,
     checked_at: Cell<Instant>,
@@ -63,6 +65,7 @@ impl Activity {
             head_since: Cell::new(None),
             blocked_since: Cell::new(None),
             intake: Intake::default(),
+            unsent: Unsent::default(),
             streams: RefCell::default(),
             checked_at: Cell::new(monotonic_now()),
             cancelled: Cell::new(0),
@@ -114,9 +117,13 @@ impl Activity {
         // by a later, milder finding.
         if disposition > self.disposition.get() {
             self.disposition.set(disposition);
-            if let Some(waker) = &*self.waker.borrow() {
-                waker.wake_by_ref();
-            }
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
 
@@ -160,6 +167,10 @@ impl Activity {
 
     /// Compares each wait with its limit. Called by the worker a few times a second.
     pub(super) fn check(&self, settings: &Settings, now: Instant) {
+        if self.unsent.look(&self.intake, self.blocked_since.get().is_some()) {
+            // The task writes again, has to wait again, and sets the bound.
+            self.wake();
+        }
         let passed =
             |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
         // From the weightiest disposition to the lightest. A client that accepts no bytes, or too

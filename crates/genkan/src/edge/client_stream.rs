@@ -27,6 +27,7 @@ pub(super) struct ClientStream {
 
 impl ClientStream {
     pub(super) fn new(stream: TcpStream, framing: Option<RequestFraming>, activity: Rc<Activity>) -> Self {
+        activity.unsent.tighten(&stream);
         Self { stream, framing, activity }
     }
 
@@ -53,15 +54,20 @@ impl ClientStream {
 
     fn note_written(&self, outcome: &Poll<io::Result<usize>>) {
         // Noted once per wait: the limit counts from the first write that had to wait.
+        let Activity { intake, unsent, blocked_since, .. } = &*self.activity;
         match outcome {
-            Poll::Pending if self.activity.blocked_since.get().is_none() => {
-                self.activity.blocked_since.set(Some(monotonic_now()));
+            Poll::Pending => {
+                unsent.waits(&self.stream);
+                if blocked_since.get().is_none() {
+                    blocked_since.set(Some(monotonic_now()));
+                }
             }
             Poll::Ready(Ok(count)) => {
-                self.activity.intake.take(*count);
-                self.activity.blocked_since.set(None);
+                intake.take(*count);
+                unsent.written(&self.stream, intake);
+                blocked_since.set(None);
             }
-            _ => {}
+            Poll::Ready(Err(_)) => {}
         }
     }
 }

@@ -36,6 +36,11 @@ impl Intake {
         self.taken.set(self.taken.get().wrapping_add(bytes as u64));
     }
 
+    /// The bytes that the client has taken, in all. The count may wrap around.
+    pub(super) const fn taken(&self) -> u64 {
+        self.taken.get()
+    }
+
     /// Adds time in which bytes waited. Returns whether the client took too little in the last
     /// period of such time.
     pub(super) fn sample(&self, elapsed: Duration, limit: IntakeLimit) -> bool {

@@ -32,6 +32,7 @@ mod settings;
 mod tests;
 mod threads;
 mod tracked_body;
+mod unsent;
 mod worker;
 
 pub(crate) use context::EdgeContext;

@@ -168,7 +168,6 @@ impl<R: Rooms> Worker<R> {
             // The client has closed it already.
             return;
         }
-        bound_unsent(&stream);
         let activity = Rc::new(Activity::new());
         self.activities.borrow_mut().push(Rc::downgrade(&activity));
         self.count(1);
@@ -202,23 +201,6 @@ impl<R: Rooms> Worker<R> {
     }
 }
 
-/// Bounds the bytes that wait in the system for a client to have room for them.
-///
-/// Without the bound they can be megabytes, and the system reports room for more only when a third
-/// of them is gone. So a client that reads slowly but steadily would seem to take nothing for
-/// minutes.
-fn bound_unsent(stream: &TcpStream) {
-    // It is a bound on memory and on how exactly the client's pace is known. The connection works
-    // without it.
-    #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
-    #[cfg(not(target_os = "linux"))]
-    let _ = stream;
-}
-
-/// Bytes that may wait in the system. A socket has room for more when half of them is gone.
-#[cfg(target_os = "linux")]
-const UNSENT: u32 = 64 << 10;
 /// Connections that the system keeps ready to be accepted.
 const BACKLOG: i32 = 1024;
 /// Polled tasks between two checks of the sockets.
