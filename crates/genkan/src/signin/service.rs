@@ -194,7 +194,7 @@ impl SignIns {
             return Err(Error::WrongPassword);
         }
         // Against session fixation: a cookie that was planted before the sign-in is not signed in.
-        sql::rotate(&mut tx, &visit.device, &next.session_hash(), now).await?;
+        sql::rotate(&mut tx, &visit.device, &next.session_hash(), visit.changed, now).await?;
         sql::enter(&mut tx, &visit.device, did, keep.request(), now).await?;
         audit::record(&mut tx, now, Actor::Account(did), "signin.open", did.as_str(), "").await?;
         tx.commit().await?;
@@ -223,7 +223,7 @@ impl SignIns {
     async fn begin_rotation(&self, visit: &Visit, now: Timestamp) -> Result<(Tx, Cookies), Error> {
         let next = visit.cookies.with_new_session();
         let mut tx = self.db.begin().await?;
-        sql::rotate(&mut tx, &visit.device, &next.session_hash(), now).await?;
+        sql::rotate(&mut tx, &visit.device, &next.session_hash(), visit.changed, now).await?;
         Ok((tx, next))
     }
 

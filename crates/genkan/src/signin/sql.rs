@@ -136,16 +136,22 @@ pub(super) async fn rotate_after_loss(
     Ok(true)
 }
 
-/// Rotates the cookie. The present one becomes the previous one.
-pub(super) async fn rotate(tx: &mut Tx, id: &DeviceId, next: &str, now: Timestamp) -> Result<()> {
-    sqlx::query(
-        "UPDATE devices SET previous = session, session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1",
-    )
-    .bind(id.as_str())
-    .bind(next)
-    .bind(now.as_millis())
-    .execute(&mut **tx)
-    .await?;
+/// Rotates the cookie after a decision. The present one becomes the previous one, unless it is
+/// `unsent`: a request that rotates twice sends only its last cookie, so the browser may still have
+/// the one from before.
+pub(super) async fn rotate(
+    tx: &mut Tx,
+    id: &DeviceId,
+    next: &str,
+    unsent: bool,
+    now: Timestamp,
+) -> Result<()> {
+    let text = if unsent {
+        "UPDATE devices SET session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1"
+    } else {
+        "UPDATE devices SET previous = session, session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1"
+    };
+    sqlx::query(text).bind(id.as_str()).bind(next).bind(now.as_millis()).execute(&mut **tx).await?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ on_each_database!(
     a_browser_is_known_by_its_cookies,
     the_cookie_rotates_and_its_old_value_is_a_sign_of_theft,
     a_browser_whose_answer_was_lost_stays_signed_in,
+    a_lost_answer_of_a_request_that_rotated_twice_signs_nobody_out,
     of_many_late_requests_one_rotates_the_cookie,
     a_late_cookie_does_not_carry_the_sign_in_that_replaced_it,
     a_browser_that_moved_gets_a_new_cookie,
@@ -191,6 +192,39 @@ async fn a_browser_whose_answer_was_lost_stays_signed_in(db: Db) {
     assert_ne!(harness.visit(Some(&next)).await.device, visit.device);
 }
 
+/// A request that comes after a while rotates the cookie when it begins, and again when it is
+/// decided. The browser gets only the last cookie.
+async fn a_lost_answer_of_a_request_that_rotated_twice_signs_nobody_out(db: Db) {
+    for (decision, wait) in
+        ["sign in", "sign out", "decide", "move"].into_iter().flat_map(|one| [(one, 1), (one, 10)])
+    {
+        let harness = SignInHarness::new(db.clone());
+        let name = |who: &str| format!("{who}-{}-{wait}", decision.replace(' ', "-"));
+        let (ann, bob) = (harness.account(&name("ann")).await, harness.account(&name("bob")).await);
+        let mut visit = harness.visit(None).await;
+        harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+        let old = visit.to_set().unwrap().clone();
+        let mut lost = if decision == "move" {
+            harness.wait(LOST_ANSWER);
+            harness.sign_ins.visit(Some(&old), &seen("192.0.2.9")).await.unwrap()
+        } else {
+            harness.wait(ROTATE_EVERY);
+            harness.visit(Some(&old)).await
+        };
+        match decision {
+            "sign out" => harness.sign_ins.sign_out(&mut lost, &bob).await.unwrap(),
+            "decide" => harness.sign_ins.rotate(&mut lost).await.unwrap(),
+            _ => harness.sign_in(&mut lost, &bob, Persistence::Remembered).await,
+        }
+
+        harness.wait(Duration::from_secs(wait));
+        let late = harness.sign_ins.visit(Some(&old), &seen("192.0.2.9")).await.unwrap();
+        assert_eq!(late.device, visit.device, "{decision}, {wait} s later");
+        assert_eq!(harness.dids(&late, None).await, [ann.as_str()], "{decision}, {wait} s later");
+        assert_eq!(late.to_set().is_some(), wait > TOLERANCE.as_secs());
+    }
+}
+
 /// Two programs have the cookies: one came late with the old one, the other has the one that the
 /// first did not get.
 async fn a_late_cookie_does_not_carry_the_sign_in_that_replaced_it(db: Db) {
@@ -200,6 +234,7 @@ async fn a_late_cookie_does_not_carry_the_sign_in_that_replaced_it(db: Db) {
     harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
     let planted = visit.to_set().unwrap().clone();
     harness.wait(Duration::from_secs(10));
+    let mut visit = harness.visit(Some(&planted)).await;
     harness.sign_in(&mut visit, &bob, Persistence::Remembered).await;
     let owners = visit.to_set().unwrap().clone();
 
@@ -257,6 +292,7 @@ async fn a_cookie_from_before_a_sign_in_is_worth_nothing_for_it(db: Db) {
     harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
     let before = visit.to_set().unwrap().clone();
     harness.wait(Duration::from_secs(1));
+    let mut visit = harness.visit(Some(&before)).await;
     harness.sign_in(&mut visit, &bob, Persistence::Remembered).await;
     let after = visit.to_set().unwrap().clone();
     assert_ne!(after.session_hash(), before.session_hash());
