@@ -126,7 +126,8 @@ impl App {
         // cache.
         let accounts = Accounts::new(db.clone(), clock.clone(), &feed);
         let passwords = Passwords::new(config.sessions.password_workers, config.sessions.password_queue);
-        let sign_ins = SignIns::new(db.clone(), clock.clone(), accounts.clone(), passwords.clone());
+        let key = ring.derived("browsers");
+        let sign_ins = SignIns::new(db.clone(), clock.clone(), accounts.clone(), passwords.clone(), key);
         let limits = RateLimits::new(&config, &metrics);
         let attempts = Attempts::new(db.clone(), clock.clone(), limits.clone(), &ring);
         let lifetimes = Lifetimes {

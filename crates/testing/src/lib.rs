@@ -9,6 +9,7 @@
 //! * [`mail`]: a mail server
 //! * [`names`]: a name server for handles
 //! * [`site`]: a web site
+//! * [`repository`]: the proof of a record
 //! * [`browser`]: a browser without script, for pages and forms
 //! * [`call`]: a plain HTTP client that hides nothing
 //! * [`postgres`]: schemas of a real PostgreSQL
@@ -36,6 +37,7 @@ pub mod network;
 pub mod pds;
 pub mod postgres;
 pub mod process;
+pub mod repository;
 pub mod site;
 
 pub use browser::{Browser, Page, PageForm};
@@ -50,4 +52,5 @@ pub use network::{Plan, TestNetwork, User};
 pub use pds::FakePds;
 pub use postgres::Schema;
 pub use process::Process;
+pub use repository::proof_of_record;
 pub use site::FakeSite;

@@ -24,7 +24,7 @@ type Pages = HashMap<String, Page>;
 struct Page {
     status: u16,
     header: (&'static str, HeaderValue),
-    body: String,
+    body: Vec<u8>,
 }
 
 impl FakeSite {
@@ -55,8 +55,8 @@ impl FakeSite {
     /// # Panics
     ///
     /// If `kind` cannot be the value of a header.
-    pub fn put(&self, path: &str, status: u16, kind: &str, body: &str) {
-        self.write(path, status, ("content-type", kind), body);
+    pub fn put(&self, path: &str, status: u16, kind: &str, body: impl AsRef<[u8]>) {
+        self.write(path, status, ("content-type", kind), body.as_ref());
     }
 
     /// Answers a path with a redirect (302) to `location`.
@@ -65,10 +65,10 @@ impl FakeSite {
     ///
     /// If `location` cannot be the value of a header.
     pub fn redirect(&self, path: &str, location: &str) {
-        self.write(path, 302, ("location", location), "");
+        self.write(path, 302, ("location", location), b"");
     }
 
-    fn write(&self, path: &str, status: u16, (name, value): (&'static str, &str), body: &str) {
+    fn write(&self, path: &str, status: u16, (name, value): (&'static str, &str), body: &[u8]) {
         let page = Page { status, header: (name, value.parse().unwrap()), body: body.to_owned() };
         locked(&self.pages).insert(path.to_owned(), page);
     }

@@ -32,6 +32,15 @@ pub(crate) fn code_for(kind: &str, whom: &str) -> String {
     format!("{kind} {}", whom.trim().to_lowercase())
 }
 
+/// Returns the first address of the site of a client: an IPv4 address, or the /48 of an IPv6
+/// address, the most that one customer usually gets.
+pub(super) fn site_of(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 80)).into()),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// The network of a client, which limits count as one: an IPv4 address, or the /64 of an IPv6
 /// address.
 ///

@@ -111,7 +111,20 @@ impl Client {
         ClientName { id: format!("{}{OTHERS}{hash}.json", self.origin), own_document: Some(hash) }
     }
 
-    /// Returns the hash in a client id that has a document of its own.
+    /// The client id for a scope that is stored nowhere. It carries the scope, from which every
+    /// replica makes its document.
+    pub(super) fn name_with(&self, scope: &str) -> ClientName {
+        let query = query::of_pairs(&[("scope", scope)]);
+        ClientName { id: format!("{}?{query}", self.name_for(scope).id), own_document: None }
+    }
+
+    /// Returns the document of a client id that carries its scope, if `hash` is that of the scope.
+    pub(super) fn document_with(&self, hash: &str, scope: &str) -> Option<Value> {
+        let is_named = self.name_for(scope).own_document.as_deref() == Some(hash);
+        is_named.then(|| self.document_of(&self.name_with(scope).id, scope))
+    }
+
+    /// Returns the hash in a client id whose document is made from a row.
     pub(super) fn own_document(client_id: &str) -> Option<&str> {
         client_id.split_once(OTHERS)?.1.strip_suffix(".json")
     }
@@ -136,9 +149,13 @@ impl Client {
     /// The document of the stable client id, or of the one for this scope.
     pub(super) fn document(&self, own_scope: Option<&str>) -> Value {
         let scope = own_scope.unwrap_or(&self.scope);
+        // Derived from the scope again, so id and content of a document cannot disagree.
+        self.document_of(&self.name_for(scope).id, scope)
+    }
+
+    fn document_of(&self, client_id: &str, scope: &str) -> Value {
         let mut document = json!({
-            // Derived from the scope again, so id and content of a document cannot disagree.
-            "client_id": self.name_for(scope).id,
+            "client_id": client_id,
             "application_type": "web",
             "client_name": self.name,
             "client_uri": self.origin.as_str(),
@@ -232,8 +249,18 @@ mod tests {
         let other = client.name_for("atproto repo:com.example.post");
         assert!(other.own_document.is_some() && other.id != stable.id);
         assert_eq!(other.id, client.name_for("atproto repo:com.example.post").id, "always the same");
-        for (name, scope) in [(stable.id, None), (other.id, Some("atproto repo:com.example.post"))] {
-            let document = client.document(scope).to_string();
+        let scope = "atproto repo:com.example.post?action=create";
+        let carried = client.name_with(scope);
+        let hash = client.name_for(scope).own_document.unwrap();
+        let document_of_carried = client.document_with(&hash, scope).unwrap();
+        assert!(client.document_with(&hash, "atproto repo:com.example.other").is_none());
+        assert!(client.document_with("", "atproto").is_none(), "the stable one");
+        for (name, document) in [
+            (stable.id, client.document(None)),
+            (other.id, client.document(Some("atproto repo:com.example.post"))),
+            (carried.id, document_of_carried),
+        ] {
+            let document = document.to_string();
             let id = ClientId::parse(&name, &[]).unwrap();
             let metadata = ClientMetadata::parse(document.as_bytes(), &id).unwrap();
             assert!(metadata.is_confidential(), "{document}");

@@ -79,18 +79,20 @@ impl Links {
             return Err(BeginError::Home);
         }
         let now = inner.now();
-        let name = inner.client.name_for(login.scope);
+        let mut name = inner.client.name_for(login.scope);
         if let Some(hash) = &name.own_document {
             let is_new = clients::find(&inner.db, hash).await?.is_none();
-            // Anyone can begin a sign-in for a scope of their own.
+            // Anyone can begin a sign-in for a scope of their own, and have a row stored. Without
+            // the row the client id carries the scope.
             if is_new && !inner.new_clients.spend(login.network, login.scope.len(), now) {
-                return Err(BeginError::Away("too many new clients were needed lately".into()));
+                name = inner.client.name_with(login.scope);
+            } else {
+                // Stored first, because the server fetches the document during the push. Only for a
+                // day: a sign-in that ends well stores it for as long as its session may live.
+                let mut tx = inner.db.begin().await?;
+                clients::put(&mut tx, hash, login.scope, now.minus(CLIENT_LIFETIME).plus(DAY)).await?;
+                tx.commit().await?;
             }
-            // Stored first, because the server fetches the document during the push. Only for a
-            // day: a sign-in that ends well stores it for as long as its session may live.
-            let mut tx = inner.db.begin().await?;
-            clients::put(&mut tx, hash, login.scope, now.minus(CLIENT_LIFETIME).plus(DAY)).await?;
-            tx.commit().await?;
         }
         let identity = ClientIdentity { id: name.id, key: inner.client.newest_key(now) };
         let secrets =

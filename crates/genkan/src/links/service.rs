@@ -153,9 +153,17 @@ impl Links {
         self.inner.pds_nonces.hear(link.as_str(), origin, nonce, self.inner.now());
     }
 
-    /// Genkan's client metadata document: the stable one, or the one of a scope's hash.
-    pub(crate) async fn client_document(&self, hash: Option<&str>) -> db::Result<Option<Value>> {
+    /// Genkan's client metadata document: the stable one, or the one of a scope's hash. `carried` is
+    /// the scope, if the client id carries it.
+    pub(crate) async fn client_document(
+        &self,
+        hash: Option<&str>,
+        carried: Option<&str>,
+    ) -> db::Result<Option<Value>> {
         let Some(hash) = hash else { return Ok(Some(self.inner.client.document(None))) };
+        if let Some(scope) = carried {
+            return Ok(self.inner.client.document_with(hash, scope));
+        }
         let scope = sql::clients::find(&self.inner.db, hash).await?;
         Ok(scope.map(|scope| self.inner.client.document(Some(&scope))))
     }

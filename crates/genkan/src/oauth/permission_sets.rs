@@ -6,7 +6,8 @@
 //! name after one. New sign-ins accept the last good copy for 90 days. A set that cannot be
 //! resolved never ends a grant.
 
-use std::net::IpAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::base::fetch::{
     self, DnsError, GuardedClient, GuardedError, Limits, Pool, TextsError, UnguardedClient,
 };
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Origin};
+use crate::base::{ByteCache, Clock, Origin, Timestamp, Weigh, byte_cache};
 use crate::db::Db;
 use crate::fleet::Fleet;
 use crate::identity::{Documents, Freshness};
@@ -49,18 +50,20 @@ struct Inner {
     unguarded: UnguardedClient,
     documents: Documents,
     guarded: GuardedClient,
-    single_flight: SingleFlight<Result<(), Problem>>,
+    single_flight: SingleFlight<Result<Arc<str>, Problem>>,
     /// One result is stored at a time. One request may resolve many sets, and must not take all
     /// connections to the database.
     storing: Mutex<()>,
     /// For sets that strangers name.
     new_sets: StorageBudget,
+    /// Results of lookups that were not stored, by name.
+    unstored: ByteCache<Box<str>, Arc<StoredPermissionSet>>,
 }
 
 /// Why a set could not be resolved.
 #[derive(Clone, Debug)]
 enum Problem {
-    /// The set is not available. The reason is stored, in words for the app's developer.
+    /// The set is not available. The reason is remembered, in words for the app's developer.
     Unresolved,
     /// Too many external servers are being asked. Nothing is known about the set.
     Busy,
@@ -101,6 +104,7 @@ impl PermissionSets {
             single_flight,
             storing: Mutex::default(),
             new_sets: StorageBudget::new(NEW_SETS, NEW_SETS_OF_A_NETWORK),
+            unstored: byte_cache(UNSTORED, TYPICAL),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -116,26 +120,30 @@ impl PermissionSets {
         }
         let mut lookups = Vec::new();
         for include in scopes.includes() {
-            let stored = sql::find(&self.inner.db, include.nsid.as_str()).await?;
-            if !self.is_fresh(stored.as_ref()) {
-                lookups.push(self.look_up_for(&include.nsid, stored, network));
+            let known = self.known(&include.nsid).await?;
+            if !self.is_fresh(known.as_ref()) {
+                lookups
+                    .push(async { (&include.nsid, self.look_up_for(&include.nsid, known, network).await) });
             }
         }
         let mut is_busy = false;
-        for outcome in join_all(lookups).await {
-            is_busy |= outcome? == Resolution::NotTried;
+        let mut found = HashSet::new();
+        for (nsid, outcome) in join_all(lookups).await {
+            match outcome? {
+                Resolution::Found(_) => drop(found.insert(nsid)),
+                Resolution::Tried => {}
+                Resolution::NotTried => is_busy = true,
+            }
         }
-        // Read again, because a lookup may have been shared with another caller and returns no
-        // document.
-        for include in scopes.includes() {
-            let stored = sql::find(&self.inner.db, include.nsid.as_str()).await?;
-            if self.good_copy(stored.as_ref(), &include.nsid).is_some() {
+        for include in scopes.includes().filter(|include| !found.contains(&include.nsid)) {
+            let known = self.known(&include.nsid).await?;
+            if self.good_copy(known.as_ref(), &include.nsid).is_some() {
                 continue;
             }
             if is_busy {
                 return Err(Error::Busy);
             }
-            let problem = stored.and_then(|stored| stored.problem);
+            let problem = known.and_then(|known| known.set.problem);
             let why = format!(
                 "Could not resolve Lexicon for NSID ({}): {}",
                 include.nsid,
@@ -146,34 +154,56 @@ impl PermissionSets {
         Ok(())
     }
 
+    /// Returns what is known of a set: what is stored, or a later result that is not.
+    async fn known(&self, nsid: &Nsid) -> crate::db::Result<Option<Known>> {
+        let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
+        let row = stored.as_ref().map(bytes_of);
+        let later = self
+            .inner
+            .unstored
+            .get(nsid.as_str())
+            .filter(|later| stored.as_ref().is_none_or(|stored| stored.checked_at < later.checked_at));
+        let set = match (stored, later) {
+            (stored, None) => stored,
+            (None, Some(later)) => Some((*later).clone()),
+            // The last good document stays while later lookups fail.
+            (Some(stored), Some(later)) => Some(StoredPermissionSet {
+                document: later.document.clone().or(stored.document),
+                used_at: stored.used_at,
+                ..(*later).clone()
+            }),
+        };
+        Ok(set.map(|set| Known { set, row }))
+    }
+
     /// Looks one set of a new sign-in up.
     async fn look_up_for(
         &self,
         nsid: &Nsid,
-        stored: Option<StoredPermissionSet>,
+        known: Option<Known>,
         network: IpAddr,
     ) -> Result<Resolution, Error> {
-        let stored_bytes = stored.as_ref().map_or(0, bytes_of);
-        let resolving = self.resolve(nsid, Some(Stranger { network, stored_bytes }));
+        let row = known.as_ref().and_then(|known| known.row);
+        let resolving = self.resolve(nsid, Some(Stranger { network, row }));
         // A set whose author's server is away costs people with a good copy only this long. The
         // lookup goes on, and the next sign-in has its result.
-        if self.good_copy(stored.as_ref(), nsid).is_some() {
+        if self.good_copy(known.as_ref(), nsid).is_some() {
             return tokio::time::timeout(PATIENCE, resolving).await.unwrap_or(Ok(Resolution::Tried));
         }
         resolving.await
     }
 
-    fn is_fresh(&self, stored: Option<&StoredPermissionSet>) -> bool {
-        let pause = match stored {
-            Some(stored) if stored.problem.is_none() => FRESH,
+    fn is_fresh(&self, known: Option<&Known>) -> bool {
+        let pause = match known {
+            Some(known) if known.set.problem.is_none() => FRESH,
             _ => NEGATIVE,
         };
-        stored.is_some_and(|stored| self.inner.clock.now().is_within(pause, stored.checked_at))
+        known.is_some_and(|known| self.inner.clock.now().is_within(pause, known.set.checked_at))
     }
 
     /// Returns the copy that a new sign-in may use.
-    fn good_copy(&self, stored: Option<&StoredPermissionSet>, nsid: &Nsid) -> Option<PermissionSet> {
-        let (document, at) = stored?.document.as_ref()?;
+    fn good_copy(&self, known: Option<&Known>, nsid: &Nsid) -> Option<PermissionSet> {
+        let (document, at) = known?.set.document.as_ref()?;
         if self.inner.clock.now().since(*at) < LAST_GOOD { parse(document, nsid) } else { None }
     }
 
@@ -200,45 +230,62 @@ impl PermissionSets {
     /// The view for people of a scope value, if it is a set.
     pub(super) async fn view(&self, value: &str) -> crate::db::Result<Option<SetView>> {
         let Ok(Scope::Include(include)) = value.parse::<Scope>() else { return Ok(None) };
-        let stored = sql::find(&self.inner.db, include.nsid.as_str()).await?;
-        let Some(set) = stored.and_then(|stored| last_copy(&stored, &include.nsid)) else { return Ok(None) };
+        let Some((set, _)) = self.last_copy(&include.nsid).await? else { return Ok(None) };
         Ok(Some(SetView { expanded: set.expand(&include), nsid: include.nsid, set }))
+    }
+
+    /// Returns the last good copy, with what is known of it. A set without a stored copy may be in the
+    /// memory of another process, or may have left this one's, and is looked up.
+    async fn last_copy(&self, nsid: &Nsid) -> crate::db::Result<Option<(PermissionSet, Known)>> {
+        let mut known = self.known(nsid).await?;
+        let row = known.as_ref().and_then(|known| known.row);
+        if known.as_ref().is_none_or(|known| known.set.document.is_none()) && !self.is_fresh(known.as_ref()) {
+            let asking = Stranger { network: ANYONE, row };
+            if let Ok(Resolution::Found(document)) = self.resolve(nsid, Some(asking)).await {
+                let now = self.inner.clock.now();
+                known = Some(Known { set: result_of(&Ok(document.to_string()), now), row });
+            }
+        }
+        let copy = |known: Known| Some((parse(&known.set.document.as_ref()?.0, nsid)?, known));
+        Ok(known.and_then(copy))
     }
 
     /// Returns the last good copy, notes that a grant uses it, and refreshes an old one in the
     /// background.
     async fn in_use(&self, nsid: &Nsid) -> crate::db::Result<Option<PermissionSet>> {
-        let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
         let now = self.inner.clock.now();
-        let Some((set, stored)) = stored.and_then(|stored| Some((last_copy(&stored, nsid)?, stored))) else {
+        let Some((set, Known { set: stored, row })) = self.last_copy(nsid).await? else {
             return Ok(None);
         };
-        if stored.used_at.is_none_or(|at| now.since(at) >= NOTE_USE_EVERY) {
+        if row.is_some() && stored.used_at.is_none_or(|at| now.since(at) >= NOTE_USE_EVERY) {
             let mut tx = self.inner.db.begin().await?;
             sql::note_use(&mut tx, nsid.as_str(), now).await?;
             tx.commit().await?;
         }
         if !now.is_within(FRESH, stored.checked_at) {
+            // Without a row it is stored only if there is room for it.
+            let stranger = row.is_none().then_some(Stranger { network: ANYONE, row });
             let (sets, nsid) = (self.clone(), nsid.clone());
-            tokio::spawn(async move { sets.resolve(&nsid, None).await });
+            tokio::spawn(async move { sets.resolve(&nsid, stranger).await });
         }
         Ok(Some(set))
     }
 
-    /// Resolves a set and stores the result. `stranger` is who asks, if it is for
+    /// Resolves a set and remembers the result. `stranger` is who asks, if it is for
     /// no grant.
     async fn resolve(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<Resolution, Error> {
         let (sets, name) = (self.clone(), nsid.clone());
         // Boxed: the future is large, and every waiting caller would carry it along.
         let asking = Box::pin(async move { sets.resolve_once(&name, stranger).await });
         match self.inner.single_flight.join(nsid.as_str(), asking).await {
-            Some(Ok(()) | Err(Problem::Unresolved)) => Ok(Resolution::Tried),
+            Some(Ok(document)) => Ok(Resolution::Found(document)),
+            Some(Err(Problem::Unresolved)) => Ok(Resolution::Tried),
             Some(Err(Problem::Busy)) => Ok(Resolution::NotTried),
             Some(Err(Problem::Storage)) | None => Err(Error::Storage(crate::db::Error::BrokenOff)),
         }
     }
 
-    async fn resolve_once(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<(), Problem> {
+    async fn resolve_once(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<Arc<str>, Problem> {
         // One limit for DNS, document and record together: a person waits for this.
         let found = match tokio::time::timeout(TOTAL, self.look_up(nsid, stranger)).await {
             Ok(found) => found,
@@ -250,21 +297,36 @@ impl PermissionSets {
             Err(LookUpError::Because(why)) => Err(why),
             Ok(document) => Ok(document),
         };
-        let bytes = nsid.as_str().len() + found.as_ref().map_or_else(String::len, String::len);
-        if !self.may_store(stranger, bytes) {
-            return Err(Problem::Busy);
-        }
-        self.store(nsid, &found).await.map_err(|cause| {
+        self.remember(nsid, &found, stranger).await.map_err(|cause| {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a permission set could not be stored");
             Problem::Storage
         })?;
-        found.map(|_| ()).map_err(|_| Problem::Unresolved)
+        found.map(Arc::from).map_err(|_| Problem::Unresolved)
     }
 
-    /// Whether a result may be stored that takes so many bytes.
-    fn may_store(&self, stranger: Option<Stranger>, bytes: usize) -> bool {
-        let Some(Stranger { network, stored_bytes }) = stranger else { return true };
-        let grows_by = bytes.saturating_sub(stored_bytes);
+    /// Stores a result, or keeps it in memory if strangers may not cause it to be stored.
+    async fn remember(
+        &self,
+        nsid: &Nsid,
+        found: &Result<String, String>,
+        stranger: Option<Stranger>,
+    ) -> crate::db::Result<()> {
+        if self.may_store(nsid, found, stranger) {
+            return self.store(nsid, found).await;
+        }
+        let result = Arc::new(result_of(found, self.inner.clock.now()));
+        self.inner.unstored.insert(nsid.as_str().into(), result);
+        Ok(())
+    }
+
+    fn may_store(&self, nsid: &Nsid, found: &Result<String, String>, stranger: Option<Stranger>) -> bool {
+        let Some(Stranger { network, row }) = stranger else { return true };
+        // A name that leads nowhere costs a stranger nothing, so it must not spend the budget.
+        if row.is_none() && found.is_err() {
+            return false;
+        }
+        let bytes = nsid.as_str().len() + found.as_ref().map_or_else(String::len, String::len);
+        let grows_by = bytes.saturating_sub(row.unwrap_or(0));
         grows_by == 0 || self.inner.new_sets.spend(network, grows_by, self.inner.clock.now())
     }
 
@@ -354,8 +416,32 @@ async fn authority(guarded: &GuardedClient, nsid: &Nsid) -> Result<Did, LookUpEr
 #[derive(Clone, Copy, Debug)]
 struct Stranger {
     network: IpAddr,
-    /// What is stored of the set already.
-    stored_bytes: usize,
+    /// The bytes of the set's row, if it has one.
+    row: Option<usize>,
+}
+
+/// What is known of a set.
+#[derive(Debug)]
+struct Known {
+    set: StoredPermissionSet,
+    /// The bytes of its row, if it has one.
+    row: Option<usize>,
+}
+
+/// Returns the result of a lookup as its row would say it.
+fn result_of(found: &Result<String, String>, now: Timestamp) -> StoredPermissionSet {
+    StoredPermissionSet {
+        document: found.as_ref().ok().map(|document| (document.clone(), now)),
+        checked_at: now,
+        problem: found.as_ref().err().cloned(),
+        used_at: None,
+    }
+}
+
+impl Weigh for StoredPermissionSet {
+    fn heap_bytes(&self) -> usize {
+        self.document.as_ref().map_or(0, |(document, _)| document.heap_bytes()) + self.problem.heap_bytes()
+    }
 }
 
 /// Returns the bytes that a row takes.
@@ -365,10 +451,12 @@ fn bytes_of(stored: &StoredPermissionSet) -> usize {
     document + LONGEST_PROBLEM
 }
 
-/// Whether a set was looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a lookup of a set ended.
+#[derive(Debug)]
 enum Resolution {
-    /// With success or without: the result is stored.
+    /// With its document, which is remembered too.
+    Found(Arc<str>),
+    /// Without success, or it goes on. Why is remembered.
     Tried,
     /// Too many external servers are being asked.
     NotTried,
@@ -394,10 +482,6 @@ impl From<&str> for LookUpError {
     }
 }
 
-fn last_copy(stored: &StoredPermissionSet, nsid: &Nsid) -> Option<PermissionSet> {
-    parse(&stored.document.as_ref()?.0, nsid)
-}
-
 fn parse(document: &str, nsid: &Nsid) -> Option<PermissionSet> {
     PermissionSet::parse(&serde_json::from_str(document).ok()?, nsid).ok()
 }
@@ -418,20 +502,27 @@ const LONGEST_PROBLEM: usize = 1024;
 /// for a day.
 const NEW_SETS: u64 = 64 << 20;
 const NEW_SETS_OF_A_NETWORK: u64 = 4 << 20;
+/// For lookups of sets without a row that are for a person or a grant.
+const ANYONE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// The bytes of results that are not stored.
+const UNSTORED: usize = 8 << 20;
+const TYPICAL: usize = 2 << 10;
 /// How often it is noted that grants use a set.
 const NOTE_USE_EVERY: Duration = Duration::from_hours(24);
 const CAR: &str = "application/vnd.ipld.car";
 
 #[cfg(test)]
 mod tests {
-    use genkan_testing::{FakeDirectory, FakeSite, Gate, Trouble};
+    use genkan_protocol::crypto::K256PrivateKey;
+    use genkan_testing::{FakeDirectory, FakeSite, Gate, Trouble, proof_of_record};
     use serde_json::json;
+    use sqlx::Row as _;
 
     use super::*;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
     use crate::base::seal::Sealer;
-    use crate::base::{ManualClock, Secret, Timestamp};
+    use crate::base::{ManualClock, Secret};
     use crate::db::feed::Feed;
     use crate::db::on_each_database;
     use crate::fleet::testing::add_host_of_origin;
@@ -443,7 +534,9 @@ mod tests {
         a_set_that_is_not_proved_is_refused,
         the_sets_of_one_request_are_resolved_together,
         a_set_on_a_host_of_the_fleet_is_read_there,
-        a_good_copy_is_not_held_up_by_a_silent_author
+        a_good_copy_is_not_held_up_by_a_silent_author,
+        over_the_budget_sets_are_used_and_not_stored,
+        a_name_that_leads_nowhere_spends_no_budget
     );
 
     struct PermissionSetHarness {
@@ -452,6 +545,9 @@ mod tests {
         dns: TestDns,
         site: FakeSite,
         fleet: Fleet,
+        db: Db,
+        did: Did,
+        key: K256PrivateKey,
         _directory: FakeDirectory,
     }
 
@@ -469,7 +565,7 @@ mod tests {
             let kind = "application/vnd.ipld.car";
             site.put("/xrpc/com.atproto.sync.getRecord", 200, kind, "forged");
             let host: Origin = site.localhost_url().parse().unwrap();
-            let key = genkan_protocol::crypto::K256PrivateKey::from_bytes(&[7; 32]).unwrap();
+            let key = K256PrivateKey::from_bytes(&[7; 32]).unwrap();
             let directory = FakeDirectory::start().await;
             let data = genkan_protocol::plc::Data::of_account(
                 vec![key.public().to_did_key()],
@@ -479,8 +575,9 @@ mod tests {
             );
             let (did, genesis) = genkan_protocol::plc::genesis(data, &key);
             directory.submit(&did, &genesis).unwrap();
+            let authority = did.clone();
             let dns = TestDns::start(move |name, _| match name {
-                "_lexicon.example.com." => Reply::texts(&[&["did=", did.as_str()]]),
+                "_lexicon.example.com." => Reply::texts(&[&["did=", authority.as_str()]]),
                 _ => Reply::NoSuchName,
             })
             .await;
@@ -494,8 +591,39 @@ mod tests {
             let unguarded = UnguardedClient::new(None).unwrap();
             let documents =
                 Documents::new(Directory::of(&directory), &guarded, clock.clock(), Duration::from_secs(5));
-            let sets = PermissionSets::new(db, clock.clock(), fleet.clone(), unguarded, &documents, &guarded);
-            Self { sets, clock, dns, site, fleet, _directory: directory }
+            let sets = PermissionSets::new(
+                db.clone(),
+                clock.clock(),
+                fleet.clone(),
+                unguarded,
+                &documents,
+                &guarded,
+            );
+            Self { sets, clock, dns, site, fleet, db, did, key, _directory: directory }
+        }
+
+        /// Publishes a set of this name under `com.example`, and returns a scope with it.
+        fn publish(&self, name: &str) -> String {
+            let nsid = format!("com.example.{name}");
+            let permissions =
+                json!([{ "type": "permission", "resource": "repo", "collection": ["com.example.note"] }]);
+            let main = json!({ "type": "permission-set", "title": "Notes", "permissions": permissions });
+            let record = json!({ "$type": COLLECTION, "lexicon": 1, "id": nsid, "defs": { "main": main } });
+            let proof = proof_of_record(self.did.as_str(), &self.key, (COLLECTION, &nsid), &record);
+            self.site.put(RECORD, 200, CAR, proof);
+            format!("atproto include:{nsid}")
+        }
+
+        async fn rows(&self) -> i64 {
+            let counted = sqlx::query("SELECT COUNT(*) AS number FROM permission_sets");
+            counted.fetch_one(self.db.reader()).await.unwrap().get("number")
+        }
+
+        /// What a token of this scope contains, and whether the consent page knows the set.
+        async fn use_of(&self, scope: &str) -> (String, bool) {
+            let expanded = self.sets.expand(&ApprovedScope::stored(scope.to_owned())).await.unwrap();
+            let set = scope.split(' ').nth(1).unwrap();
+            (expanded.as_str().to_owned(), self.sets.view(set).await.unwrap().is_some())
         }
 
         fn later(&self, by: Duration) {
@@ -606,6 +734,43 @@ mod tests {
         let problem = sql::find(&db, "com.example.set").await.unwrap().unwrap().problem;
         assert_eq!(problem, None, "it did not wait for the lookup to run out of time");
         gate.open();
+    }
+
+    async fn over_the_budget_sets_are_used_and_not_stored(db: Db) {
+        let harness = PermissionSetHarness::new(db).await;
+        let within = harness.publish("within");
+        assert_eq!((harness.refused(&within).await.as_str(), harness.rows().await), ("fine", 1));
+
+        harness.sets.inner.new_sets.spend_all(harness.clock.now());
+        let scope = harness.publish("over");
+        assert_eq!(harness.refused(&scope).await, "fine");
+        let good = ("atproto repo:com.example.note".to_owned(), true);
+        assert_eq!(harness.use_of(&scope).await, good);
+        let asked = harness.site.asked(RECORD);
+        assert_eq!(harness.refused(&scope).await, "fine");
+        assert_eq!((harness.site.asked(RECORD), harness.rows().await), (asked, 1), "it is in memory");
+        // Another process, or a memory that others have filled.
+        harness.sets.inner.unstored.clear();
+        assert_eq!(harness.use_of(&scope).await, good);
+        assert_eq!((harness.site.asked(RECORD), harness.rows().await), (asked + 1, 1));
+        harness.sets.inner.unstored.clear();
+        assert_eq!(harness.refused(&scope).await, "fine");
+
+        // In the next hour there is room for it.
+        harness.later(Duration::from_hours(1));
+        assert_eq!(harness.refused(&scope).await, "fine");
+        assert_eq!(harness.rows().await, 2);
+        assert_eq!(harness.use_of(&scope).await, good);
+    }
+
+    async fn a_name_that_leads_nowhere_spends_no_budget(db: Db) {
+        let harness = PermissionSetHarness::new(db).await;
+        let unknown = harness.refused(SCOPE).await;
+        assert!(unknown.contains("_lexicon.example.org has no TXT record"), "{unknown}");
+        assert_eq!(harness.rows().await, 0);
+        harness.sets.inner.new_sets.spend_all(harness.clock.now());
+        harness.later(Duration::from_mins(1));
+        assert_eq!(harness.refused(SCOPE).await, unknown);
     }
 
     async fn a_set_that_is_not_proved_is_refused(db: Db) {

@@ -2,6 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 
 use crate::base::{Secret, random};
 
@@ -23,6 +24,19 @@ impl Cookies {
 
     pub(super) fn fresh() -> Self {
         Self { device: Secret::new(made(DEVICE)), session: Secret::new(made(SESSION)) }
+    }
+
+    /// Returns cookies for a browser that has no row. Genkan recognises them by this key alone.
+    pub(super) fn fresh_without_row(key: &[u8; 32]) -> Self {
+        let device = made(DEVICE);
+        let session = Secret::new(session_without_row(key, &device));
+        Self { device: Secret::new(device), session }
+    }
+
+    /// Whether Genkan gave these cookies to a browser that has no row.
+    pub(super) fn need_no_row(&self, key: &[u8; 32]) -> bool {
+        let given = session_without_row(key, self.device.expose());
+        given.as_bytes().ct_eq(self.session.expose().as_bytes()).into()
     }
 
     pub(super) fn with_new_session(&self) -> Self {
@@ -50,6 +64,14 @@ fn made(prefix: &str) -> String {
     format!("{prefix}{}", HEXLOWER.encode(&random::bytes::<16>()))
 }
 
+/// The session cookie that belongs to a device cookie as long as the device has no row.
+fn session_without_row(key: &[u8; 32], device: &str) -> String {
+    // Key and device cookie have fixed lengths, so no two inputs of the hash are alike. Half of it
+    // is sent, from which the rest of the hash cannot be continued.
+    let digest = Sha256::new().chain_update(key).chain_update(device).finalize();
+    format!("{SESSION}{}", HEXLOWER.encode(digest.get(..16).unwrap_or(&digest)))
+}
+
 fn is_ours(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix).is_some_and(|rest| {
         rest.len() == 32 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -67,6 +89,17 @@ const SESSION: &str = "ses-";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cookies_without_a_row_are_known_by_the_key() {
+        let cookies = Cookies::fresh_without_row(&[1; 32]);
+        assert!(Cookies::shown(cookies.device.expose(), cookies.session.expose()).is_some());
+        assert!(cookies.need_no_row(&[1; 32]) && !cookies.need_no_row(&[2; 32]));
+        let other = Cookies { device: Secret::new(made(DEVICE)), ..cookies.clone() };
+        assert!(!other.need_no_row(&[1; 32]));
+        assert!(!Cookies::fresh().need_no_row(&[1; 32]));
+        assert!(!cookies.with_new_session().need_no_row(&[1; 32]));
+    }
 
     #[test]
     fn only_cookies_of_genkans_form_are_looked_up() {

@@ -11,7 +11,7 @@ pub(crate) enum Error {
     WrongPassword,
     #[error("the account is taken down")]
     TakenDown,
-    /// Too many passwords are being checked, or too many new browsers came.
+    /// Too many passwords are being checked.
     #[error("too many passwords are being checked")]
     Busy,
     #[error(transparent)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genkan_protocol::syntax::Did;
+use zeroize::Zeroizing;
 
 use super::sql::{self, DeviceTimes};
 use super::{BrowserInfo, Cookies, Device, DeviceId, Error, Persistence, SignIn, Visit};
@@ -15,7 +16,7 @@ use crate::db::{self, Db, Tx};
 use crate::limits::StorageBudget;
 
 /// The browsers and their sign-ins. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct SignIns {
     db: Db,
     clock: Clock,
@@ -23,12 +24,26 @@ pub(crate) struct SignIns {
     passwords: Passwords,
     /// For browsers that come without cookies.
     new_browsers: Arc<StorageBudget>,
+    /// Proves the cookies of browsers that have no row.
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for SignIns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SignIns")
+    }
 }
 
 impl SignIns {
-    pub(crate) fn new(db: Db, clock: Clock, accounts: Accounts, passwords: Passwords) -> Self {
+    pub(crate) fn new(
+        db: Db,
+        clock: Clock,
+        accounts: Accounts,
+        passwords: Passwords,
+        key: Zeroizing<[u8; 32]>,
+    ) -> Self {
         let new_browsers = Arc::new(StorageBudget::new(NEW_BROWSERS, NEW_BROWSERS_OF_A_NETWORK));
-        Self { db, clock, accounts, passwords, new_browsers }
+        Self { db, clock, accounts, passwords, new_browsers, key }
     }
 
     /// Recognises a browser by its cookies, or gives it new ones.
@@ -37,16 +52,20 @@ impl SignIns {
             return Ok(visit);
         }
         let now = self.clock.now();
-        // A program without cookies is a new browser on each page.
-        if !self.new_browsers.spend(seen.address, sql::size_of(seen), now) {
-            return Err(Error::Busy);
+        // A program without cookies is a new browser on each page. When such programs have spent the
+        // budget, a browser gets its row only when it signs in.
+        let (cookies, without_row) = if self.new_browsers.spend(seen.address, sql::size_of(seen), now) {
+            (Cookies::fresh(), None)
+        } else {
+            (Cookies::fresh_without_row(&self.key), Some(seen.clone()))
+        };
+        let device = DeviceId::from(cookies.device_hash());
+        if without_row.is_none() {
+            let mut tx = self.db.begin().await?;
+            sql::insert(&mut tx, &device, &cookies.session_hash(), seen, now).await?;
+            tx.commit().await?;
         }
-        let fresh = Cookies::fresh();
-        let device = DeviceId::from(fresh.device_hash());
-        let mut tx = self.db.begin().await?;
-        sql::insert(&mut tx, &device, &fresh.session_hash(), seen, now).await?;
-        tx.commit().await?;
-        Ok(Visit { device, cookies: fresh, changed: true, stale_since: None })
+        Ok(Visit { device, cookies, changed: true, stale_since: None, without_row })
     }
 
     /// Recognises a browser, for pages that have nothing for a new one. Returns `None` if it is
@@ -61,9 +80,17 @@ impl SignIns {
         // The row may change between its reading and a decision, by another request of this
         // browser. Then it is read again.
         for _ in 0..MOST_READINGS {
-            let Some(row) = sql::find(&self.db, &device).await? else { return Ok(None) };
-            let visit =
-                Visit { device: device.clone(), cookies: cookies.clone(), changed: false, stale_since: None };
+            let row = sql::find(&self.db, &device).await?;
+            let without_row = (row.is_none() && cookies.need_no_row(&self.key)).then(|| seen.clone());
+            let is_known = row.is_some() || without_row.is_some();
+            let visit = Visit {
+                device: device.clone(),
+                cookies: cookies.clone(),
+                changed: false,
+                stale_since: None,
+                without_row,
+            };
+            let Some(row) = row else { return Ok(is_known.then_some(visit)) };
             let recognised = if row.session == cookies.session_hash() {
                 Some(self.with_present_cookie(visit, &row, seen).await?)
             } else {
@@ -193,6 +220,9 @@ impl SignIns {
         if !accounts::hold(&mut tx, did, hash).await? {
             return Err(Error::WrongPassword);
         }
+        if let Some(seen) = &visit.without_row {
+            sql::insert(&mut tx, &visit.device, &visit.cookies.session_hash(), seen, now).await?;
+        }
         // Against session fixation: a cookie that was planted before the sign-in is not signed in.
         sql::rotate(&mut tx, &visit.device, &next.session_hash(), visit.changed, now).await?;
         sql::enter(&mut tx, &visit.device, did, keep.request(), now).await?;
@@ -204,6 +234,9 @@ impl SignIns {
 
     /// Signs an account out of this browser.
     pub(crate) async fn sign_out(&self, visit: &mut Visit, did: &Did) -> Result<(), Error> {
+        if visit.without_row.is_some() {
+            return Ok(());
+        }
         let now = self.clock.now();
         let (mut tx, next) = self.begin_rotation(visit, now).await?;
         leave(&mut tx, &visit.device, did, now).await?;
@@ -214,6 +247,10 @@ impl SignIns {
 
     /// Rotates the cookie and changes nothing else, after a request was decided.
     pub(crate) async fn rotate(&self, visit: &mut Visit) -> Result<(), Error> {
+        // The cookie of a browser without a row carries no sign-in.
+        if visit.without_row.is_some() {
+            return Ok(());
+        }
         let (tx, next) = self.begin_rotation(visit, self.clock.now()).await?;
         tx.commit().await?;
         visit.replace_cookies(next);
@@ -248,6 +285,12 @@ impl SignIns {
             audit::record(tx, now, Actor::Account(did), "signin.end_all", did.as_str(), "").await?;
         }
         Ok(())
+    }
+
+    /// Spends what is left for new browsers.
+    #[cfg(test)]
+    pub(crate) fn spend_all(&self) {
+        self.new_browsers.spend_all(self.clock.now());
     }
 
     async fn forget_stolen(&self, device: &DeviceId, session: &str) -> Result<(), Error> {
@@ -287,7 +330,7 @@ pub(crate) const SWEEPS: &[Sweep] = &[
 /// When the sweep looks again at a browser with a sign-in.
 const LOOK_AGAIN: Duration = Duration::from_hours(7 * 24);
 
-/// Bytes of new browsers that are stored per hour. Those without a sign-in stay for [`KEEP_UNUSED`].
+/// Bytes of new browsers that are stored per hour before they sign in. Those without a sign-in stay for [`KEEP_UNUSED`].
 const NEW_BROWSERS: u64 = 128 << 20;
 const NEW_BROWSERS_OF_A_NETWORK: u64 = 4 << 20;
 /// How long the cookie from before a rotation is accepted, for requests that were under way.

@@ -56,6 +56,7 @@ pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
     }))
 }
 
+/// Inserts a device. Of two requests with the cookies of one that had no row, the first inserts it.
 pub(super) async fn insert(
     tx: &mut Tx,
     id: &DeviceId,
@@ -65,7 +66,7 @@ pub(super) async fn insert(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO devices (id, session, rotated_at, address, user_agent, seen_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $3, $3)",
+         VALUES ($1, $2, $3, $4, $5, $3, $3) ON CONFLICT (id) DO NOTHING",
     )
     .bind(id.as_str())
     .bind(session)
@@ -389,12 +390,12 @@ pub(super) async fn sweep_addresses(db: &Db, before: Timestamp) -> Result<Batch>
     sweep_batch(db, text, before).await
 }
 
-/// Shortens a user agent. Browsers send one line, but a client can send more.
 /// Returns the bytes of a device's row: its texts, and hashes and times.
 pub(super) fn size_of(seen: &BrowserInfo) -> usize {
     shortened(&seen.user_agent).len() + 256
 }
 
+/// Shortens a user agent. Browsers send one line, but a client can send more.
 fn shortened(user_agent: &str) -> String {
     user_agent.chars().take(LONGEST_USER_AGENT).collect()
 }

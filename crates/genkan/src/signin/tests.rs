@@ -22,6 +22,7 @@ use crate::telemetry::metrics::Metrics;
 
 on_each_database!(
     a_browser_is_known_by_its_cookies,
+    over_the_budget_a_browser_gets_its_row_when_it_signs_in,
     the_cookie_rotates_and_its_old_value_is_a_sign_of_theft,
     a_browser_whose_answer_was_lost_stays_signed_in,
     a_lost_answer_of_a_request_that_rotated_twice_signs_nobody_out,
@@ -56,7 +57,8 @@ impl SignInHarness {
         let feed = Feed::new(db.clone());
         let accounts = Accounts::new(db.clone(), clock.clock(), &feed);
         let passwords = Passwords::new(1, 8);
-        let sign_ins = SignIns::new(db.clone(), clock.clock(), accounts.clone(), passwords.clone());
+        let key = [7; 32].into();
+        let sign_ins = SignIns::new(db.clone(), clock.clock(), accounts.clone(), passwords.clone(), key);
         Self { db, sign_ins, passwords, accounts, clock }
     }
 
@@ -133,6 +135,51 @@ async fn a_browser_is_known_by_its_cookies(db: Db) {
     assert!(harness.sign_ins.peek(Some(&unknown), &seen("192.0.2.1")).await.unwrap().is_none());
     assert!(harness.sign_ins.peek(None, &seen("192.0.2.1")).await.unwrap().is_none());
     assert_ne!(harness.visit(Some(&unknown)).await.device.as_str(), unknown.device_hash());
+}
+
+async fn over_the_budget_a_browser_gets_its_row_when_it_signs_in(db: Db) {
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
+    harness.sign_ins.spend_all();
+    let first = harness.visit(None).await;
+    let planted = first.to_set().unwrap().clone();
+    let mut again = harness.visit(Some(&planted)).await;
+    assert_eq!((&again.device, again.to_set().is_none()), (&first.device, true));
+    harness.sign_ins.rotate(&mut again).await.unwrap();
+    harness.sign_ins.sign_out(&mut again, &ann).await.unwrap();
+    assert_eq!((devices(&harness.db).await, again.to_set().is_none()), (0, true), "nothing is stored");
+    assert_eq!(harness.dids(&again, None).await, Vec::<String>::new());
+
+    let mut tab = harness.visit(Some(&planted)).await;
+    harness.sign_in(&mut again, &ann, Persistence::Remembered).await;
+    assert_eq!((devices(&harness.db).await, &again.device), (1, &first.device));
+    let own = again.to_set().unwrap().clone();
+    assert_eq!(harness.dids(&harness.visit(Some(&own)).await, None).await, [ann.as_str()]);
+    // A cookie from before the sign-in is worth nothing for it, as any other.
+    let stale = harness.visit(Some(&planted)).await;
+    assert_eq!((&stale.device, stale.to_set().is_none()), (&first.device, true));
+    assert_eq!(harness.dids(&stale, None).await, Vec::<String>::new());
+    // Another tab of this browser signs in at the same time.
+    harness.sign_in(&mut tab, &ann, Persistence::Remembered).await;
+    assert_eq!((devices(&harness.db).await, &tab.device), (1, &first.device));
+    assert_eq!(harness.dids(&harness.visit(tab.to_set()).await, None).await, [ann.as_str()]);
+    harness.wait(LOST_ANSWER + Duration::from_millis(1));
+    harness.visit(Some(&planted)).await;
+    assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap(), []);
+
+    let other = SignIns::new(
+        harness.db.clone(),
+        harness.clock.clock(),
+        harness.accounts.clone(),
+        harness.passwords.clone(),
+        [8; 32].into(),
+    );
+    let planted = harness.visit(None).await;
+    assert!(other.peek(planted.to_set(), &seen("192.0.2.1")).await.unwrap().is_none(), "another key");
+}
+
+async fn devices(db: &Db) -> i64 {
+    sqlx::query("SELECT COUNT(*) AS number FROM devices").fetch_one(db.reader()).await.unwrap().get("number")
 }
 
 async fn the_cookie_rotates_and_its_old_value_is_a_sign_of_theft(db: Db) {
@@ -344,7 +391,8 @@ async fn a_password_for_an_unknown_account_takes_as_much_work(db: Db) {
     harness.account("ann").await;
     // With a queue of zero, every password check is refused as busy.
     let clock = harness.clock.clock();
-    let full = SignIns::new(harness.db.clone(), clock, harness.accounts.clone(), Passwords::new(1, 0));
+    let (accounts, passwords) = (harness.accounts.clone(), Passwords::new(1, 0));
+    let full = SignIns::new(harness.db.clone(), clock, accounts, passwords, [7; 32].into());
     for identifier in ["ann.test", "eve.test", ""] {
         let found = full.recognise(identifier, &secret("wrong"), BY).await;
         assert!(matches!(found, Err(Error::Busy)), "{identifier}");

@@ -29,6 +29,8 @@ pub(crate) struct Visit {
     /// The time of the last rotation, if the browser sent the cookie from before it. Sign-ins since
     /// then are not visible to it.
     pub(super) stale_since: Option<Timestamp>,
+    /// What its row will say, if the browser has none yet. It gets one when it signs in.
+    pub(super) without_row: Option<BrowserInfo>,
 }
 
 impl Visit {
@@ -38,7 +40,13 @@ impl Visit {
     }
 
     pub(super) fn replace_cookies(&mut self, cookies: Cookies) {
-        *self = Self { device: self.device.clone(), cookies, changed: true, stale_since: None };
+        *self = Self {
+            device: self.device.clone(),
+            cookies,
+            changed: true,
+            stale_since: None,
+            without_row: None,
+        };
     }
 }
 

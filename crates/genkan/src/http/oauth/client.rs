@@ -3,20 +3,33 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use http::Uri;
 use http::header::CACHE_CONTROL;
+use serde::Deserialize;
 
 use crate::app::App;
 use crate::wire::{XrpcError, messages};
 
 /// `/oauth/client-metadata.json`
 pub(super) async fn stable(State(app): State<App>) -> Result<Response, XrpcError> {
-    document(&app, None).await
+    document(&app, None, None).await
+}
+
+/// The query of a client id that carries its scope.
+#[derive(Default, Deserialize)]
+struct Carried {
+    scope: Option<String>,
 }
 
 /// `/oauth/clients/<hash>.json`: the document for a scope that the stable one does not list.
-pub(super) async fn other(State(app): State<App>, Path(name): Path<String>) -> Result<Response, XrpcError> {
+pub(super) async fn other(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Result<Response, XrpcError> {
+    let carried: Carried = serde_html_form::from_str(uri.query().unwrap_or_default()).unwrap_or_default();
     match name.strip_suffix(".json") {
-        Some(hash) => document(&app, Some(hash)).await,
+        Some(hash) => document(&app, Some(hash), carried.scope.as_deref()).await,
         None => Err(nothing()),
     }
 }
@@ -26,8 +39,8 @@ pub(super) async fn key_set(State(app): State<App>) -> Response {
     lasting(Json(app.links.client_key_set()))
 }
 
-async fn document(app: &App, hash: Option<&str>) -> Result<Response, XrpcError> {
-    let document = app.links.client_document(hash).await?;
+async fn document(app: &App, hash: Option<&str>, carried: Option<&str>) -> Result<Response, XrpcError> {
+    let document = app.links.client_document(hash, carried).await?;
     document.map(|document| lasting(Json(document))).ok_or_else(nothing)
 }
 

@@ -106,17 +106,22 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     if !missing.is_empty() {
         return page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, missing);
     }
-    let mut visit = match &flow {
-        Some(flow) => flow.visit.clone(),
-        None => pages.visit(&call).await?,
+    let known = match &flow {
+        Some(flow) => Some(flow.visit.clone()),
+        None => pages.known_visit(&call).await?,
     };
     let identifier = full_identifier(&pages, &typed.identifier);
     // Counted even for external accounts, because a departure makes Genkan fetch documents from
     // other servers.
     let account = pages.app.accounts.find_by_identifier(&identifier).await?;
     let (account, client) = (account.as_ref(), call.address);
-    let attempt = Attempt { account, identifier: &identifier, client, browser: Some(&visit) };
+    let attempt = Attempt { account, identifier: &identifier, client, browser: known.as_ref() };
     let admitted = pages.app.attempts.admit(&attempt).await?;
+    // After the limits: what they refuse costs no row.
+    let mut visit = match known {
+        Some(visit) => visit,
+        None => pages.visit(&call).await?,
+    };
     if is_external {
         // A typed password is not for Genkan, and is dropped.
         drop(password);

@@ -25,6 +25,20 @@ async fn from_sign_in_to_the_code_by_forms_alone() {
 }
 
 #[tokio::test]
+async fn strangers_who_spent_the_budget_keep_no_browser_out() {
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    server.app.sign_ins.spend_all();
+    let (browser, page) = server.consent("ann", json!({ "scope": WIDE })).await;
+    let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
+    assert!(location(&page.answer).contains("&code=cod-"));
+    let browser = server.browser();
+    let page = browser.open("/account/sign-in").await;
+    let page = browser.send(&sign_in(&page, "ann").with("remember", "yes")).await;
+    assert_eq!(page.heading(), "Your account");
+}
+
+#[tokio::test]
 async fn the_answer_travels_as_the_app_asked() {
     let server = TestServer::start(&[]).await;
     server.account("ann").await;

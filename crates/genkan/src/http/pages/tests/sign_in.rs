@@ -1,6 +1,7 @@
 //! Passwords and their guessing, and a new password by mail.
 
 use serde_json::json;
+use sqlx::Row as _;
 
 use super::steps::sign_in;
 use crate::base::monotonic_now;
@@ -92,6 +93,18 @@ async fn row_44_many_failures_are_stopped_but_not_the_owner_at_home() {
 
     let page = home.open("/account/sign-in").await;
     assert_eq!(home.send(&sign_in(&page, "ann")).await.heading(), "Your account");
+}
+
+#[tokio::test]
+async fn a_sign_in_that_the_limits_refuse_stores_no_browser() {
+    let server = TestServer::start(&[("GENKAN_RATE_SIGN_IN_ADDRESS", "1/3650d")]).await;
+    for status in [400, 429, 429] {
+        let browser = server.browser();
+        let page = browser.open("/account/sign-in").await;
+        assert_eq!(browser.send(&sign_in(&page, "eve")).await.answer.status, status);
+    }
+    let rows = sqlx::query("SELECT COUNT(*) AS number FROM devices").fetch_one(server.app.db.reader());
+    assert_eq!(rows.await.unwrap().get::<i64, _>("number"), 1);
 }
 
 #[tokio::test]
