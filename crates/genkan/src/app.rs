@@ -20,7 +20,7 @@ use crate::db::{Db, PoolSize, Upgrade};
 use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
 use crate::keys::{self, Ring, SealedColumn, WebPurpose};
-use crate::limits::{AttemptError, Limit, RateLimits};
+use crate::limits::{AttemptError, Limit, RateLimits, address, address_at_host, all_at_host};
 use crate::links::{self, ClientKey, Links};
 use crate::mail::{self, Mail, TransportError};
 use crate::moves::Moves;
@@ -32,6 +32,7 @@ use crate::signin::{Attempts, SignIns};
 use crate::signup::{self, Rules, SignUps};
 use crate::standing::Standings;
 use crate::telemetry::metrics::Metrics;
+use crate::wire::AccountClient;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -90,6 +91,23 @@ impl App {
     /// `key` says whose attempt it is, by one of the functions of [`limits`](crate::limits).
     pub(crate) async fn count_attempt(&self, limit: Limit, key: &str) -> Result<(), AttemptError> {
         self.limits.attempt(&self.db, limit, key, self.clock.now()).await
+    }
+
+    /// Counts one attempt of a client that names no account: the client's by `limit`, and all that
+    /// its host passes on by `at_host`. Without the first, one client at a host could use up the
+    /// limit of everybody there.
+    pub(crate) async fn count_attempt_of(
+        &self,
+        client: &AccountClient,
+        (limit, at_host): (Limit, Limit),
+    ) -> Result<(), AttemptError> {
+        let counted = match client.source() {
+            (own, None) => vec![(limit, address(own))],
+            (_, Some(via)) => {
+                vec![(limit, address_at_host(&via.host, via.client)), (at_host, all_at_host(&via.host))]
+            }
+        };
+        self.limits.attempt_all(&self.db, &counted, self.clock.now()).await
     }
 
     /// Opens the database, the keys and the fleet, and builds the services.

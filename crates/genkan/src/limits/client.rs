@@ -27,6 +27,17 @@ pub(crate) fn address(client: IpAddr) -> String {
     ClientNetwork::of(client).to_string()
 }
 
+/// The key of an attempt of a client that a host names. It is the host's own: no host can use up
+/// the limit of an address that its calls did not come from.
+pub(crate) fn address_at_host(host: &str, client: IpAddr) -> String {
+    format!("{host} {}", ClientNetwork::of(client))
+}
+
+/// The key of all attempts that a host passes on.
+pub(crate) fn all_at_host(host: &str) -> String {
+    format!("host {host}")
+}
+
 /// The key of an attempt of `Limit::RequestMail`: a kind of code, and the DID or email address.
 pub(crate) fn code_for(kind: &str, whom: &str) -> String {
     format!("{kind} {}", whom.trim().to_lowercase())

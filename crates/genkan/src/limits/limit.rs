@@ -17,8 +17,12 @@ pub(crate) enum Limit {
     RequestMail,
     /// Password reset requests, by client address.
     PasswordReset,
+    /// Password reset requests that a host passes on, all together.
+    PasswordResetAtHost,
     /// Uses of a code without a session, by client address.
     UseCode,
+    /// Uses of a code without a session that a host passes on, all together.
+    UseCodeAtHost,
 }
 
 impl Limit {
@@ -31,7 +35,9 @@ impl Limit {
             Self::UpdateHandle => "updateHandle",
             Self::RequestMail => "requestMail",
             Self::PasswordReset => "passwordReset",
+            Self::PasswordResetAtHost => "passwordResetAtHost",
             Self::UseCode => "useCode",
+            Self::UseCodeAtHost => "useCodeAtHost",
         }
     }
 }

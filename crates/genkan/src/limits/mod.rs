@@ -16,7 +16,9 @@ mod shared;
 mod storage;
 mod verdict;
 
-pub(crate) use client::{ClientNetwork, account_and_address, address, code_for, name_of};
+pub(crate) use client::{
+    ClientNetwork, account_and_address, address, address_at_host, all_at_host, code_for, name_of,
+};
 pub(crate) use error::AttemptError;
 pub(crate) use limit::{Limit, OAuthEndpoint};
 pub(crate) use rate_limits::RateLimits;

@@ -256,13 +256,22 @@ impl Inner {
             Limit::CreateAccount => (self.rates.create_account, None),
             Limit::UpdateHandle => (self.rates.update_handle, Some(self.rates.update_handle_daily)),
             Limit::RequestMail => (self.rates.request_mail, Some(self.rates.request_mail_daily)),
-            Limit::PasswordReset => (self.rates.password_reset, Some(self.rates.password_reset_daily)),
-            Limit::UseCode => (self.rates.use_code, None),
+            Limit::PasswordReset | Limit::PasswordResetAtHost => {
+                (self.rates.password_reset, Some(self.rates.password_reset_daily))
+            }
+            Limit::UseCode | Limit::UseCodeAtHost => (self.rates.use_code, None),
         };
-        std::iter::once(short).chain(long).collect()
+        let times = match limit {
+            Limit::PasswordResetAtHost | Limit::UseCodeAtHost => CLIENTS_OF_HOST,
+            _ => 1,
+        };
+        let larger = |rate: Rate| Rate { count: rate.count.saturating_mul(times), ..rate };
+        std::iter::once(short).chain(long).map(larger).collect()
     }
 }
 
+/// How many times the limit of one client a host has for all of its clients together.
+const CLIENTS_OF_HOST: u32 = 50;
 /// How many wrong passwords are a person's mistakes.
 const WRONG_PASSWORDS: Rate = Rate { count: 3, per: Duration::from_mins(15) };
 /// How often the key of one account is looked up for tokens that do not fit the known key.

@@ -69,6 +69,11 @@ impl AccountClient {
             _ => self.own.0,
         }
     }
+
+    /// Returns the client's own address, and the host that passed the call on, if one did.
+    pub(crate) fn source(&self) -> (IpAddr, Option<&ViaHost>) {
+        (self.own.0, self.via.as_ref())
+    }
 }
 
 /// Each address of a registered host, with the host's name.

@@ -9,6 +9,7 @@ use super::*;
 use crate::http::router::own_methods;
 use crate::http::testing::TestServer;
 use crate::routing::{Callers, MethodKind, Row, Rule, table};
+use crate::wire::ViaHost;
 
 /// Each row that says Genkan answers has a handler, and each handler has such a row. Otherwise
 /// `docs/routing.md` would be wrong.
@@ -125,4 +126,52 @@ async fn wrong_admin_passwords_close_the_doors_to_their_address_alone() {
     assert_eq!(statuses(&server, "192.0.2.1", ADMIN_PASSWORD).await, [200, 400]);
     server.clock.advance(std::time::Duration::from_mins(5));
     assert_eq!(statuses(&server, "192.0.2.66", ADMIN_PASSWORD).await, [200, 400]);
+}
+
+/// The statuses of a request for a new password and of the use of a code, through this host for this
+/// client, or from the client itself.
+async fn resets(server: &TestServer, host: Option<&str>, client: &str) -> [u16; 2] {
+    let mut statuses = [0; 2];
+    for (status, (method, body)) in statuses.iter_mut().zip([
+        ("com.atproto.server.requestPasswordReset", r#"{"email":"nobody@example.com"}"#),
+        ("com.atproto.server.resetPassword", r#"{"token":"AAAAA-AAAAA","password":"a new password"}"#),
+    ]) {
+        let request = Request::post(format!("/xrpc/{method}")).header("content-type", "application/json");
+        let mut request = request.body(Body::from(body)).unwrap();
+        let mut address = client.parse().unwrap();
+        if let Some(host) = host {
+            request.extensions_mut().insert(ViaHost { host: host.into(), client: address });
+            address = [198, 51, 100, 7].into();
+        }
+        *status = server.send_from(address, request).await.status;
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn one_client_at_a_host_closes_password_resets_to_itself_alone() {
+    let server = TestServer::start(&[
+        ("GENKAN_RATE_LIMITS_ENABLED", "true"),
+        ("GENKAN_RATE_PASSWORD_RESET", "2/1h"),
+        ("GENKAN_RATE_USE_CODE", "2/5m"),
+        // Otherwise the address in the request would have its limit first.
+        ("GENKAN_RATE_REQUEST_MAIL", "1000/1h"),
+        ("GENKAN_RATE_REQUEST_MAIL_DAILY", "1000/1d"),
+    ])
+    .await;
+    let open = resets(&server, None, "192.0.2.99").await;
+    assert!(!open.contains(&429), "{open:?}");
+    for expected in [open, open, [429, 429]] {
+        assert_eq!(resets(&server, Some("oak"), "192.0.2.66").await, expected);
+    }
+    assert_eq!(resets(&server, Some("oak"), "192.0.2.1").await, open, "another client at the host");
+    assert_eq!(resets(&server, Some("elm"), "192.0.2.66").await, open, "that address at another host");
+    assert_eq!(resets(&server, None, "192.0.2.66").await, open, "that address itself");
+    // A host that makes clients up has a limit too: 50 times that of a client.
+    let mut admitted = 3;
+    for last in 67..=255_u8 {
+        admitted += usize::from(resets(&server, Some("oak"), &format!("192.0.2.{last}")).await == open);
+    }
+    assert_eq!(admitted, 100);
+    assert_eq!(resets(&server, Some("elm"), "192.0.2.2").await, open);
 }

@@ -9,9 +9,9 @@ use crate::base::Secret;
 use crate::http::XrpcInput;
 use crate::http::language::language;
 use crate::http::method::method;
-use crate::limits::{Limit, address, code_for};
+use crate::limits::{Limit, code_for};
 use crate::mail::Reason;
-use crate::wire::ClientAddr;
+use crate::wire::AccountClient;
 use crate::wire::error::XrpcError;
 
 method!(RequestPasswordReset, "com.atproto.server.requestPasswordReset");
@@ -32,11 +32,11 @@ pub(crate) struct ResetInput {
 /// the address.
 pub(crate) async fn request_password_reset(
     State(app): State<App>,
-    from: ClientAddr,
+    from: AccountClient,
     headers: HeaderMap,
     XrpcInput(input): XrpcInput<RequestInput>,
 ) -> Result<(), XrpcError> {
-    app.count_attempt(Limit::PasswordReset, &address(from.0)).await?;
+    app.count_attempt_of(&from, (Limit::PasswordReset, Limit::PasswordResetAtHost)).await?;
     let key = code_for(Reason::ResetPassword.as_str(), &input.email);
     app.count_attempt(Limit::RequestMail, &key).await?;
     Ok(app.recovery.request(&input.email, language(&headers)).await?)
@@ -44,10 +44,10 @@ pub(crate) async fn request_password_reset(
 
 pub(crate) async fn reset_password(
     State(app): State<App>,
-    from: ClientAddr,
+    from: AccountClient,
     XrpcInput(input): XrpcInput<ResetInput>,
 ) -> Result<(), XrpcError> {
-    app.count_attempt(Limit::UseCode, &address(from.0)).await?;
+    app.count_attempt_of(&from, (Limit::UseCode, Limit::UseCodeAtHost)).await?;
     let password = Secret::new(input.password);
     app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
     app.recovery.reset(&input.token, &password).await?;
