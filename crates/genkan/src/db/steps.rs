@@ -268,6 +268,11 @@ pub(super) const STEPS: &[Step] = &[
         "outbox by sealing key",
         include_str!("../../../../migrations/0233_outbox_by_sealing_key.sql"),
     ),
+    Step::new(
+        280,
+        "devices with a sign-in",
+        include_str!("../../../../migrations/0280_devices_signed_in.sql"),
+    ),
 ];
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Every door that checks an account's password asks [`Attempts::admit`] first. An attempt counts
 //! by address, by account and address, and by account. An address or browser that signed in to the
-//! account before has an allowance of its own, so guesses from elsewhere do not lock the owner out.
+//! account in the last 30 days, or is signed in, has an allowance of its own, so guesses from elsewhere
+//! do not lock the owner out.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use genkan_protocol::syntax::Did;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Visit, sql};
+use super::{DeviceId, Visit, sql};
 use crate::accounts::{Account, Rank, Requester};
 use crate::base::{Clock, Timestamp};
 use crate::db::sweep::Batch;
@@ -82,8 +83,8 @@ impl Attempts {
         let browser = match (attempt.browser, &did) {
             // An attacker has no such browser, and so cannot use up its count.
             (Some(visit), Some(did)) if visit.stale_since.is_none() => {
-                let is_on = sql::is_on(self.db.reader(), &visit.device, did).await?;
-                is_on.then(|| format!("{} {did}", visit.device.as_str()))
+                let is_known = self.knows_device(did, &visit.device).await?;
+                is_known.then(|| format!("{} {did}", visit.device.as_str()))
             }
             _ => None,
         };
@@ -132,9 +133,20 @@ impl Attempts {
         if admitted.known_at.is_some_and(|at| now.since(at) < NOTE_EVERY) {
             return;
         }
-        if let Err(cause) = self.store(did, admitted.network, now).await {
+        if let Err(cause) = self.store(did, &self.hash(admitted.network), now).await {
             let cause = &cause as &dyn std::error::Error;
             tracing::warn!(account.did = did.as_str(), cause, "the address of a sign-in was not recorded");
+        }
+    }
+
+    /// Records that the account was signed in to in this browser. It stays known when the sign-in has
+    /// ended, and at other addresses.
+    pub(crate) async fn succeeded_in(&self, admitted: &Admitted, visit: &Visit) {
+        self.succeeded(admitted).await;
+        let Some(did) = &admitted.did else { return };
+        if let Err(cause) = self.store(did, &self.hash_of_device(&visit.device), self.clock.now()).await {
+            let cause = &cause as &dyn std::error::Error;
+            tracing::warn!(account.did = did.as_str(), cause, "the browser of a sign-in was not recorded");
         }
     }
 
@@ -144,9 +156,9 @@ impl Attempts {
         self.limits.take_back(&self.db, &admitted.counted, admitted.at).await
     }
 
-    async fn store(&self, did: &Did, network: ClientNetwork, now: Timestamp) -> db::Result<()> {
+    async fn store(&self, did: &Did, hash: &str, now: Timestamp) -> db::Result<()> {
         let mut tx = self.db.begin().await?;
-        sql::put_address(&mut tx, did, &self.hash(network), now).await?;
+        sql::put_address(&mut tx, did, hash, now).await?;
         sql::trim_addresses(&mut tx, did, MOST_ADDRESSES).await?;
         tx.commit().await
     }
@@ -167,9 +179,27 @@ impl Attempts {
         sql::forget_addresses(tx, did).await
     }
 
+    /// Whether the account is signed in in this browser, or was signed in to in the last 30 days.
+    async fn knows_device(&self, did: &Did, device: &DeviceId) -> db::Result<bool> {
+        if sql::is_on(self.db.reader(), device, did).await? {
+            return Ok(true);
+        }
+        let seen = sql::address_seen_at(&self.db, did, &self.hash_of_device(device)).await?;
+        Ok(seen.is_some_and(|at| self.clock.now().since(at) <= KNOWN_FOR))
+    }
+
     /// With a key, because all IPv4 addresses can be hashed in minutes.
     fn hash(&self, network: ClientNetwork) -> String {
-        let digest = Sha256::new().chain_update(*self.key).chain_update(network.to_string()).finalize();
+        self.hash_of(&network.to_string())
+    }
+
+    /// No address begins in this way, so browsers and addresses can be in one table.
+    fn hash_of_device(&self, device: &DeviceId) -> String {
+        self.hash_of(&format!("device {}", device.as_str()))
+    }
+
+    fn hash_of(&self, text: &str) -> String {
+        let digest = Sha256::new().chain_update(*self.key).chain_update(text).finalize();
         HEXLOWER.encode(digest.get(..16).unwrap_or(&digest))
     }
 }
@@ -179,11 +209,11 @@ pub(crate) async fn sweep_addresses(db: &Db, now: Timestamp) -> db::Result<Batch
     sql::sweep_addresses(db, now.minus(KNOWN_FOR)).await
 }
 
-/// How long an address is known after its last sign-in.
-const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
+/// How long an address or a browser is known after its last sign-in.
+pub(super) const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 /// How often the sign-ins from an address are recorded.
 const NOTE_EVERY: Duration = Duration::from_hours(24);
-/// How many addresses of an account are known. The oldest goes first.
+/// How many addresses and browsers of an account are known. The oldest goes first.
 const MOST_ADDRESSES: i64 = 50;
 
 #[cfg(test)]
@@ -351,7 +381,8 @@ mod tests {
         let ann = harness.account("ann").await;
         for number in 0..=MOST_ADDRESSES {
             let network = ClientNetwork::of(format!("192.0.2.{number}").parse().unwrap());
-            harness.attempts.store(&ann.did, network, harness.clock.now()).await.unwrap();
+            let hash = harness.attempts.hash(network);
+            harness.attempts.store(&ann.did, &hash, harness.clock.now()).await.unwrap();
             harness.clock.advance(Duration::from_mins(1));
         }
         let knows = async |address: &str| {

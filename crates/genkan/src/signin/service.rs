@@ -6,6 +6,7 @@ use std::time::Duration;
 use genkan_protocol::syntax::Did;
 use zeroize::Zeroizing;
 
+use super::attempts::KNOWN_FOR;
 use super::sql::{self, DeviceTimes};
 use super::{BrowserInfo, Cookies, Device, DeviceId, Error, Persistence, SignIn, Visit};
 use crate::accounts::{self, Account, Accounts, Demand, Passwords, Requester, Standing};
@@ -226,6 +227,7 @@ impl SignIns {
         // Against session fixation: a cookie that was planted before the sign-in is not signed in.
         sql::rotate(&mut tx, &visit.device, &next.session_hash(), visit.changed, now).await?;
         sql::enter(&mut tx, &visit.device, did, keep.request(), now).await?;
+        sql::note_sign_in(&mut tx, &visit.device, now).await?;
         audit::record(&mut tx, now, Actor::Account(did), "signin.open", did.as_str(), "").await?;
         tx.commit().await?;
         visit.replace_cookies(next);
@@ -323,7 +325,13 @@ pub(crate) const SWEEPS: &[Sweep] = &[
     sweep!("sign-ins for a request", |db, now| sql::sweep_for_requests(db, now.minus(FOR_ONE_REQUEST))),
     sweep!("browsers", |db, now| sql::sweep_devices(
         db,
-        DeviceTimes { now, keep_unused: KEEP_UNUSED, keep: KEEP, again_after: LOOK_AGAIN }
+        DeviceTimes {
+            now,
+            keep_unused: KEEP_UNUSED,
+            keep_known: KNOWN_FOR,
+            keep: KEEP,
+            again_after: LOOK_AGAIN
+        }
     )),
 ];
 
@@ -344,7 +352,7 @@ pub(super) const ROTATE_EVERY: Duration = Duration::from_mins(5);
 const NOTE_SEEN_EVERY: Duration = Duration::from_mins(1);
 /// How long a sign-in for one authorization request may act without the password.
 pub(super) const FOR_ONE_REQUEST: Duration = Duration::from_mins(15);
-/// How long a browser without a sign-in is remembered.
+/// How long a browser without a sign-in is remembered, unless it had one in the last [`KNOWN_FOR`].
 pub(super) const KEEP_UNUSED: Duration = Duration::from_hours(24);
 /// How long a browser with a sign-in is remembered after its last visit.
 pub(super) const KEEP: Duration = Duration::from_hours(400 * 24);

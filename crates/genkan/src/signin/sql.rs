@@ -156,6 +156,16 @@ pub(super) async fn rotate(
     Ok(())
 }
 
+/// Notes that an account signed in on a device.
+pub(super) async fn note_sign_in(tx: &mut Tx, id: &DeviceId, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE devices SET signed_in_at = $2 WHERE id = $1")
+        .bind(id.as_str())
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 pub(super) async fn note_seen(tx: &mut Tx, id: &DeviceId, now: Timestamp) -> Result<()> {
     sqlx::query("UPDATE devices SET seen_at = $2 WHERE id = $1")
         .bind(id.as_str())
@@ -292,6 +302,8 @@ pub(super) struct DeviceTimes {
     pub(super) now: Timestamp,
     /// How long a device without a sign-in stays after its last visit.
     pub(super) keep_unused: Duration,
+    /// How long it stays at least after its last sign-in.
+    pub(super) keep_known: Duration,
     /// How long any device stays after its last visit.
     pub(super) keep: Duration,
     /// When a device with a sign-in is looked at again.
@@ -329,11 +341,13 @@ pub(super) async fn sweep_devices(db: &Db, times: DeviceTimes) -> Result<Batch> 
 async fn remove_if_old(tx: &mut Tx, id: &str, times: DeviceTimes) -> Result<u64> {
     let done = sqlx::query(
         "DELETE FROM devices WHERE id = $1 AND (seen_at < $3 OR (seen_at < $2
+         AND (signed_in_at IS NULL OR signed_in_at < $4)
          AND NOT EXISTS (SELECT 1 FROM device_accounts WHERE device_accounts.device = $1)))",
     )
     .bind(id)
     .bind(times.now.minus(times.keep_unused).as_millis())
     .bind(times.now.minus(times.keep).as_millis())
+    .bind(times.now.minus(times.keep_known).as_millis())
     .execute(&mut **tx)
     .await?;
     if done.rows_affected() == 1 {

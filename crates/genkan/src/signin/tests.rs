@@ -5,6 +5,7 @@ use std::time::Duration;
 use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
+use super::attempts::Admitted;
 use super::service::{FOR_ONE_REQUEST, KEEP, KEEP_UNUSED, LOST_ANSWER, ROTATE_EVERY, TOLERANCE};
 use super::types::FRESH;
 use super::*;
@@ -17,7 +18,7 @@ use crate::db::audit::Actor;
 use crate::db::feed::Feed;
 use crate::db::{Db, on_each_database, sweep};
 use crate::keys::Ring;
-use crate::limits::RateLimits;
+use crate::limits::{AttemptError, RateLimits};
 use crate::telemetry::metrics::Metrics;
 
 on_each_database!(
@@ -31,6 +32,7 @@ on_each_database!(
     a_browser_that_moved_gets_a_new_cookie,
     a_cookie_from_before_a_sign_in_is_worth_nothing_for_it,
     a_sign_in_is_remembered_or_for_one_request,
+    a_browser_is_known_for_thirty_days_after_a_sign_in,
     a_password_for_an_unknown_account_takes_as_much_work,
     only_the_owners_own_password_counts,
     a_sign_out_is_of_one_account_and_one_browser,
@@ -89,18 +91,29 @@ impl SignInHarness {
         self.sign_ins.visit(cookies, &seen("192.0.2.1")).await.unwrap()
     }
 
-    /// The rank of an attempt of this browser, from an address without sign-ins.
-    async fn rank(&self, visit: &Visit, did: &Did) -> Rank {
+    async fn attempts(&self) -> Attempts {
         let clock = self.clock.clock();
         let ring = Ring::open(&self.db, &clock, Sealer::new(&secret_key()), None).await.unwrap();
-        let config = Config::for_tests(std::path::Path::new("/nowhere"));
-        let limits = RateLimits::new(&config, &Metrics::default());
-        let attempts = Attempts::new(self.db.clone(), clock, limits, &ring);
+        let rates = [("GENKAN_RATE_LIMITS_ENABLED", "true"), ("GENKAN_RATE_SIGN_IN_ACCOUNT", "8/15m")];
+        let config = Config::for_tests_with(std::path::Path::new("/nowhere"), &rates);
+        Attempts::new(self.db.clone(), clock, RateLimits::new(&config, &Metrics::default()), &ring)
+    }
+
+    /// An attempt of this browser from an address without sign-ins. `None` if a limit refuses it.
+    async fn attempt(&self, attempts: &Attempts, visit: Option<&Visit>, did: &Did) -> Option<Admitted> {
         let account = self.accounts.find(did).await.unwrap();
         let client = [192, 0, 2, 200].into();
-        let (account, browser) = (account.as_ref(), Some(visit));
-        let attempt = Attempt { account, identifier: "", client, browser };
-        attempts.admit(&attempt).await.unwrap().requester.rank
+        let attempt = Attempt { account: account.as_ref(), identifier: "", client, browser: visit };
+        match attempts.admit(&attempt).await {
+            Ok(admitted) => Some(admitted),
+            Err(AttemptError::OverLimit(_)) => None,
+            Err(AttemptError::Storage(cause)) => panic!("{cause}"),
+        }
+    }
+
+    /// The rank of an attempt of this browser, from an address without sign-ins.
+    async fn rank(&self, visit: &Visit, did: &Did) -> Rank {
+        self.attempt(&self.attempts().await, Some(visit), did).await.unwrap().requester.rank
     }
 
     async fn dids(&self, visit: &Visit, request: Option<&str>) -> Vec<String> {
@@ -383,6 +396,43 @@ async fn a_sign_in_is_remembered_or_for_one_request(db: Db) {
 
     harness.wait(FOR_ONE_REQUEST + Duration::from_millis(1));
     assert_eq!(harness.dids(&visit, Some("req-1")).await, [ann.as_str()]);
+}
+
+/// Also if it was for one request, and while guesses use up what the account has.
+async fn a_browser_is_known_for_thirty_days_after_a_sign_in(db: Db) {
+    let harness = SignInHarness::new(db);
+    let (ann, bob) = (harness.account("ann").await, harness.account("bob").await);
+    let attempts = harness.attempts().await;
+    let mut visit = harness.visit(None).await;
+    let account = harness.accounts.find(&ann).await.unwrap();
+    let home = Attempt {
+        account: account.as_ref(),
+        identifier: "",
+        client: [192, 0, 2, 1].into(),
+        browser: Some(&visit),
+    };
+    let admitted = attempts.admit(&home).await.unwrap();
+    harness.sign_in(&mut visit, &ann, Persistence::OneRequest("req-1")).await;
+    attempts.succeeded_in(&admitted, &visit).await;
+
+    let mut cookies = visit.to_set().unwrap().clone();
+    for days in [0, 1, 28] {
+        harness.wait(Duration::from_hours(days * 24) + Duration::from_mins(20));
+        sweep::all(&harness.db, harness.clock.now(), SWEEPS).await.unwrap();
+        let visit = harness.visit(Some(&cookies)).await;
+        cookies = visit.to_set().unwrap().clone();
+        assert!(harness.dids(&visit, Some("req-1")).await.is_empty(), "it is not signed in");
+        while harness.attempt(&attempts, None, &ann).await.is_some() {}
+        let known = harness.attempt(&attempts, Some(&visit), &ann).await.expect("an allowance of its own");
+        assert_eq!(known.requester.rank, Rank::Known, "{days} days later");
+        assert_ne!(harness.rank(&visit, &bob).await, Rank::Known, "to another account it is a stranger");
+    }
+    harness.wait(Duration::from_hours(2 * 24));
+    let later = harness.visit(Some(&cookies)).await;
+    assert_eq!(harness.rank(&later, &ann).await, Rank::Ordinary);
+    harness.wait(KEEP_UNUSED * 8);
+    sweep::all(&harness.db, harness.clock.now(), SWEEPS).await.unwrap();
+    assert_ne!(harness.visit(later.to_set()).await.device, visit.device);
 }
 
 /// Otherwise the duration of a sign-in would reveal whether the account exists.

@@ -150,7 +150,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             };
             match pages.app.sign_ins.sign_in(&mut visit, &account, keep).await {
                 Ok(()) => {
-                    pages.app.attempts.succeeded(&admitted).await;
+                    pages.app.attempts.succeeded_in(&admitted, &visit).await;
                     call.jar.keep(&visit);
                     let context = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
                     return pages.see_other(&context.link_for(did));
