@@ -52,10 +52,12 @@ impl Standings {
         self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(true)).await?;
         let mut tx = self.db.begin().await?;
         if let Deletion::At(date) = deletion {
-            // A nearer date is ignored and not moved: it was not what the owner asked for.
+            // A nearer date is ignored and not moved: it was not what the owner asked for. An earlier
+            // date stays.
             let earliest = self.clock.now().plus(accounts::DELETION_NOTICE);
-            let date = date.filter(|date| *date >= earliest);
-            found(self.accounts.set_delete_after(&mut tx, did, date).await?)?;
+            if date.is_none_or(|date| date >= earliest) {
+                found(self.accounts.set_delete_after(&mut tx, did, date).await?)?;
+            }
         }
         found(self.accounts.set_deactivated(&mut tx, did, true, actor).await?)?;
         // Grants are for active accounts only.

@@ -217,6 +217,10 @@ async fn only_a_full_session_has_an_account_deleted_later(plan: Plan) {
     let again = alice.with_session(&net.sign_in(&alice.handle, &alice.password).await.ok());
     net.client_of(&again).procedure(DEACTIVATE, &input(in_days(4))).await.ok();
     assert_eq!(deleted_after(&net, &alice).await, Some(in_days(4)));
+    for days in [-1, 2] {
+        net.client_of(&again).procedure(DEACTIVATE, &input(in_days(days))).await.ok();
+        assert_eq!(deleted_after(&net, &alice).await, Some(in_days(4)), "{days} days are too near to count");
+    }
     // Another caller neither moves the date nor cancels it.
     net.client_at(net.host(0), &again).procedure(DEACTIVATE, &json!({})).await.ok();
     assert_eq!(deleted_after(&net, &alice).await, Some(in_days(4)));
