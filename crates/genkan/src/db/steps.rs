@@ -273,6 +273,8 @@ pub(super) const STEPS: &[Step] = &[
         "devices with a sign-in",
         include_str!("../../../../migrations/0280_devices_signed_in.sql"),
     ),
+    Step::new(281, "slow answers", include_str!("../../../../migrations/0281_slow_answers.sql")),
+    Step::new(282, "earlier sign-ins", include_str!("../../../../migrations/0282_earlier_sign_ins.sql")),
 ];
 
 #[cfg(test)]

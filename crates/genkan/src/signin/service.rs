@@ -108,15 +108,16 @@ impl SignIns {
     async fn with_older_cookie(&self, mut visit: Visit, row: &sql::Row) -> Result<Option<Visit>, Error> {
         let (now, shown) = (self.clock.now(), visit.cookies.session_hash());
         let age = now.since(row.rotated_at);
-        let is_last = row.previous.as_ref() == Some(&shown);
+        let is_last = row.has_replaced(&shown);
         // Browsers send requests in parallel. Some still carry the cookie from before a rotation
         // that another request caused.
         if is_last && age <= TOLERANCE {
             visit.stale_since = Some(row.rotated_at);
             return Ok(Some(visit));
         }
-        // The answer with the present cookie may have been lost. Once, the browser gets another.
-        if is_last && age <= LOST_ANSWER && !row.has_spent(&shown) {
+        // The answer with the present cookie may have been lost. Once, the browser gets another. If the
+        // lost answer was only slow, its cookie has replaced that one, and gets another as well.
+        if is_last && age <= LOST_ANSWER && row.may_come_late(&shown) {
             let next = visit.cookies.with_new_session();
             let mut tx = self.db.begin().await?;
             let hashes = (row.session.as_str(), shown.as_str(), &*next.session_hash());
@@ -225,7 +226,8 @@ impl SignIns {
             sql::insert(&mut tx, &visit.device, &visit.cookies.session_hash(), seen, now).await?;
         }
         // Against session fixation: a cookie that was planted before the sign-in is not signed in.
-        sql::rotate(&mut tx, &visit.device, &next.session_hash(), visit.changed, now).await?;
+        let hashes = (&*visit.cookies.session_hash(), &*next.session_hash());
+        sql::rotate(&mut tx, &visit.device, hashes, visit.changed, now).await?;
         sql::enter(&mut tx, &visit.device, did, keep.request(), now).await?;
         sql::note_sign_in(&mut tx, &visit.device, now).await?;
         audit::record(&mut tx, now, Actor::Account(did), "signin.open", did.as_str(), "").await?;
@@ -262,7 +264,8 @@ impl SignIns {
     async fn begin_rotation(&self, visit: &Visit, now: Timestamp) -> Result<(Tx, Cookies), Error> {
         let next = visit.cookies.with_new_session();
         let mut tx = self.db.begin().await?;
-        sql::rotate(&mut tx, &visit.device, &next.session_hash(), visit.changed, now).await?;
+        let hashes = (&*visit.cookies.session_hash(), &*next.session_hash());
+        sql::rotate(&mut tx, &visit.device, hashes, visit.changed, now).await?;
         Ok((tx, next))
     }
 

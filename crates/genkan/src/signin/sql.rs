@@ -15,8 +15,11 @@ use crate::db::{Db, Error, Result, Tx};
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) session: String,
-    pub(super) previous: Option<String>,
-    /// The last previous cookie that was accepted late, and is not accepted again.
+    previous: Option<String>,
+    /// Another older cookie: the one that was present when an older one was accepted late, or when a
+    /// request with an older one was decided. A slow answer may still bring it to the browser.
+    lost: Option<String>,
+    /// The last older cookie that was accepted late, and is not accepted again.
     spent: Option<String>,
     pub(super) rotated_at: Timestamp,
     pub(super) seen_at: Timestamp,
@@ -25,9 +28,19 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Whether this cookie was accepted after an answer was lost.
-    pub(super) fn has_spent(&self, shown: &str) -> bool {
-        self.spent.as_deref() == Some(shown)
+    /// Whether this is one of the cookies that the present one replaced last.
+    pub(super) fn has_replaced(&self, shown: &str) -> bool {
+        [&self.previous, &self.lost].into_iter().flatten().any(|older| older == shown)
+    }
+
+    /// Whether this older cookie may be accepted late. After one was, only the other one may: it came
+    /// with a slow answer, after the browser had shown the first.
+    pub(super) fn may_come_late(&self, shown: &str) -> bool {
+        match self.spent.as_deref() {
+            Some(spent) if Some(spent) == self.lost.as_deref() => false,
+            Some(spent) if Some(spent) == self.previous.as_deref() => self.lost.as_deref() == Some(shown),
+            _ => true,
+        }
     }
 
     /// Whether the browser's address or name has changed.
@@ -39,7 +52,7 @@ impl Row {
 
 pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
     let row = sqlx::query(
-        "SELECT session, previous, spent, rotated_at, seen_at, address, user_agent FROM devices WHERE id = $1",
+        "SELECT session, previous, lost, spent, rotated_at, seen_at, address, user_agent FROM devices WHERE id = $1",
     )
     .bind(id.as_str())
     .fetch_optional(db.reader())
@@ -48,6 +61,7 @@ pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
     Ok(Some(Row {
         session: row.try_get("session")?,
         previous: row.try_get("previous")?,
+        lost: row.try_get("lost")?,
         spent: row.try_get("spent")?,
         rotated_at: Timestamp::from_millis(row.try_get("rotated_at")?),
         seen_at: Timestamp::from_millis(row.try_get("seen_at")?),
@@ -89,7 +103,8 @@ pub(super) async fn rotate_from(
 ) -> Result<bool> {
     let done = sqlx::query(
         // The shown cookie is a condition: of two requests with one cookie, only one rotates it.
-        "UPDATE devices SET session = $3, previous = $2, rotated_at = $4, seen_at = $4, address = $5, user_agent = $6
+        "UPDATE devices SET session = $3, previous = $2, lost = NULL, rotated_at = $4, seen_at = $4,
+            address = $5, user_agent = $6
          WHERE id = $1 AND session = $2",
     )
     .bind(id.as_str())
@@ -103,9 +118,10 @@ pub(super) async fn rotate_from(
     Ok(done.rows_affected() == 1)
 }
 
-/// Rotates the cookie for a browser that never got the present one, `lost`, and still has the
-/// previous one, `shown`. Sign-ins since `since`, the rotation before, end: the browser that has
-/// `shown` may not be the one in which their passwords were typed. Returns `false` if the row changed since it was read.
+/// Rotates the cookie for a browser that did not get the present one, `lost`, and has an older one,
+/// `shown`. Sign-ins since `since`, the rotation before, are undone: the browser that has `shown` may
+/// not be the one in which their passwords were typed. Returns `false` if the row changed since it was
+/// read.
 pub(super) async fn rotate_after_loss(
     tx: &mut Tx,
     id: &DeviceId,
@@ -114,10 +130,15 @@ pub(super) async fn rotate_after_loss(
     now: Timestamp,
 ) -> Result<bool> {
     let done = sqlx::query(
-        // Both cookies and the mark are conditions: of many requests with one cookie, on any number
-        // of replicas, one rotates it.
-        "UPDATE devices SET session = $4, spent = $3, rotated_at = $5, seen_at = $5
-         WHERE id = $1 AND session = $2 AND previous = $3 AND (spent IS NULL OR spent <> $3)",
+        // The present cookie is a condition: of many requests with one cookie, on any number of
+        // replicas, one rotates it. What may come late is decided by the row that had this cookie.
+        //
+        // The first time `shown` is the previous cookie or the lost one, and becomes the previous one.
+        // The second time it is the lost one and stays it, so that `spent` allows no third time.
+        "UPDATE devices SET session = $4, spent = $3, rotated_at = $5, seen_at = $5,
+            previous = CASE WHEN spent = previous THEN $2 ELSE $3 END,
+            lost = CASE WHEN spent = previous THEN $3 ELSE $2 END
+         WHERE id = $1 AND session = $2",
     )
     .bind(id.as_str())
     .bind(lost)
@@ -129,30 +150,56 @@ pub(super) async fn rotate_after_loss(
     if done.rows_affected() == 0 {
         return Ok(false);
     }
+    undo_sign_ins(tx, id, since).await?;
+    Ok(true)
+}
+
+/// Undoes the sign-ins on a device since `since`. An account that was signed in there before stays so,
+/// as of then.
+async fn undo_sign_ins(tx: &mut Tx, id: &DeviceId, since: Timestamp) -> Result<()> {
+    sqlx::query(
+        "UPDATE device_accounts SET entered_at = entered_before, entered_before = NULL
+         WHERE device = $1 AND entered_at >= $2 AND entered_before < $2",
+    )
+    .bind(id.as_str())
+    .bind(since.as_millis())
+    .execute(&mut **tx)
+    .await?;
     sqlx::query("DELETE FROM device_accounts WHERE device = $1 AND entered_at >= $2")
         .bind(id.as_str())
         .bind(since.as_millis())
         .execute(&mut **tx)
         .await?;
-    Ok(true)
+    Ok(())
 }
 
-/// Rotates the cookie after a decision. The present one becomes the previous one, unless it is
-/// `unsent`: a request that rotates twice sends only its last cookie, so the browser may still have
-/// the one from before.
+/// Rotates the cookie after a decision of a request that has `shown`.
+///
+/// `unsent` says that the request got `shown` itself, and the browser has an older one: a request that
+/// rotates twice sends only its last cookie. If `shown` is not the present cookie, that was sent with
+/// another answer, which may come yet.
 pub(super) async fn rotate(
     tx: &mut Tx,
     id: &DeviceId,
-    next: &str,
+    (shown, next): (&str, &str),
     unsent: bool,
     now: Timestamp,
 ) -> Result<()> {
     let text = if unsent {
-        "UPDATE devices SET session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1"
+        "UPDATE devices SET lost = CASE WHEN session = $4 THEN lost ELSE session END,
+            session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1"
     } else {
-        "UPDATE devices SET previous = session, session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1"
+        "UPDATE devices SET previous = CASE WHEN session = $4 THEN session ELSE previous END,
+            lost = CASE WHEN session = $4 THEN NULL ELSE session END,
+            session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1"
     };
-    sqlx::query(text).bind(id.as_str()).bind(next).bind(now.as_millis()).execute(&mut **tx).await?;
+    sqlx::query(text)
+        .bind(id.as_str())
+        .bind(next)
+        .bind(now.as_millis())
+        .bind(shown)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -239,7 +286,8 @@ pub(super) async fn enter(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO device_accounts (device, did, request, entered_at) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (device, did, request) DO UPDATE SET entered_at = $4",
+         ON CONFLICT (device, did, request) DO UPDATE SET
+            entered_before = device_accounts.entered_at, entered_at = $4",
     )
     .bind(device.as_str())
     .bind(did.as_str())
