@@ -63,6 +63,9 @@ impl<M> AdminPassword<M> {
     /// A wrong password gets the same refusal whether or not the account exists, so that only the
     /// operator learns which accounts exist.
     pub(crate) fn unlock(self, app: &App, account: Option<Account>) -> Result<(Account, By), XrpcError> {
+        // Again, because many requests may have been admitted before the first of them was compared:
+        // a client can hold their bodies back.
+        app.limits.check_admin(self.client, app.clock.now())?;
         // The operator's password is tried first, because with it the answer may say that the
         // account does not exist.
         if is_operators(app, &self.given) {
@@ -186,6 +189,33 @@ fn refused() -> XrpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::testing::TestServer;
+
+    #[tokio::test]
+    async fn guesses_that_were_admitted_together_are_not_all_compared() {
+        let limit = ("GENKAN_RATE_ADMIN_PASSWORD", "20/5m");
+        let server = TestServer::start(&[("GENKAN_ADMIN_PASSWORD", "the operator's"), limit, RATES]).await;
+        let credential = STANDARD.encode("admin:a guess");
+        let headers = HeaderMap::from_iter([(
+            http::header::AUTHORIZATION,
+            format!("Basic {credential}").parse().unwrap(),
+        )]);
+        let mut extensions = Extensions::new();
+        extensions.insert(ClientAddr([192, 0, 2, 66].into()));
+        let admitted: Vec<_> = (0..30)
+            .map(|_| {
+                let (given, client) = admitted_password(&server.app, &headers, &extensions).unwrap();
+                AdminPassword::<()> { given, client, method: PhantomData }
+            })
+            .collect();
+        let refused =
+            admitted.into_iter().map(|one| one.unlock(&server.app, None).unwrap_err().status.as_u16());
+        let refused: Vec<u16> = refused.collect();
+        assert_eq!(refused.iter().filter(|status| **status == 401).count(), 20, "{refused:?}");
+        assert_eq!(refused.iter().filter(|status| **status == 429).count(), 10, "{refused:?}");
+    }
+
+    const RATES: (&str, &str) = ("GENKAN_RATE_LIMITS_ENABLED", "true");
 
     #[test]
     fn an_empty_password_is_nobodys() {
