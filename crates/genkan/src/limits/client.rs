@@ -27,6 +27,18 @@ pub(crate) fn address(client: IpAddr) -> String {
     ClientNetwork::of(client).to_string()
 }
 
+/// The keys of an attempt of `Limit::SignInSite` and `Limit::SignInCustomer`: the /56 and the /48 of
+/// an IPv6 client. Customers get as much, and so many addresses that one limit for each bounds nothing.
+pub(crate) fn sites(client: IpAddr) -> Option<[String; 2]> {
+    match client.to_canonical() {
+        IpAddr::V6(address) => Some([56, 48].map(|bits| {
+            let first = u128::from(address) & (u128::MAX << (128 - bits));
+            format!("{}/{bits}", IpAddr::V6(first.into()))
+        })),
+        IpAddr::V4(_) => None,
+    }
+}
+
 /// The key of an attempt of a client that a host names. It is the host's own: no host can use up
 /// the limit of an address that its calls did not come from.
 pub(crate) fn address_at_host(host: &str, client: IpAddr) -> String {

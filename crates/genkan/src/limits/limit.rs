@@ -7,6 +7,10 @@ pub(crate) enum Limit {
     CreateSession,
     /// Sign-ins, by client address.
     SignInAddress,
+    /// Sign-ins, by the /56 of an IPv6 client.
+    SignInSite,
+    /// Sign-ins, by the /48 of an IPv6 client.
+    SignInCustomer,
     /// Sign-ins, by account, or by account and browser.
     SignInAccount,
     /// Sign-ups, by client address.
@@ -30,6 +34,8 @@ impl Limit {
         match self {
             Self::CreateSession => "createSession",
             Self::SignInAddress => "signInAddress",
+            Self::SignInSite => "signInSite",
+            Self::SignInCustomer => "signInCustomer",
             Self::SignInAccount => "signInAccount",
             Self::CreateAccount => "createAccount",
             Self::UpdateHandle => "updateHandle",

@@ -17,7 +17,7 @@ mod storage;
 mod verdict;
 
 pub(crate) use client::{
-    ClientNetwork, account_and_address, address, address_at_host, all_at_host, code_for, name_of,
+    ClientNetwork, account_and_address, address, address_at_host, all_at_host, code_for, name_of, sites,
 };
 pub(crate) use error::AttemptError;
 pub(crate) use limit::{Limit, OAuthEndpoint};

@@ -251,7 +251,9 @@ impl Inner {
     fn rates_of(&self, limit: Limit) -> Vec<Rate> {
         let (short, long) = match limit {
             Limit::CreateSession => (self.rates.create_session, Some(self.rates.create_session_daily)),
-            Limit::SignInAddress => (self.rates.sign_in_address, None),
+            Limit::SignInAddress | Limit::SignInSite | Limit::SignInCustomer => {
+                (self.rates.sign_in_address, None)
+            }
             Limit::SignInAccount => (self.rates.sign_in_account, None),
             Limit::CreateAccount => (self.rates.create_account, None),
             Limit::UpdateHandle => (self.rates.update_handle, Some(self.rates.update_handle_daily)),
@@ -262,6 +264,8 @@ impl Inner {
             Limit::UseCode | Limit::UseCodeAtHost => (self.rates.use_code, None),
         };
         let times = match limit {
+            Limit::SignInSite => ADDRESSES_OF_SITE,
+            Limit::SignInCustomer => ADDRESSES_OF_CUSTOMER,
             Limit::PasswordResetAtHost | Limit::UseCodeAtHost => CLIENTS_OF_HOST,
             _ => 1,
         };
@@ -270,6 +274,9 @@ impl Inner {
     }
 }
 
+/// How many times the limit of one address the /56 of an IPv6 client has, and its /48.
+const ADDRESSES_OF_SITE: u32 = 4;
+const ADDRESSES_OF_CUSTOMER: u32 = 16;
 /// How many times the limit of one client a host has for all of its clients together.
 const CLIENTS_OF_HOST: u32 = 50;
 /// How many wrong passwords are a person's mistakes.

@@ -19,7 +19,9 @@ use crate::base::{Clock, Timestamp};
 use crate::db::sweep::Batch;
 use crate::db::{self, Db, Tx};
 use crate::keys::Ring;
-use crate::limits::{AttemptError, ClientNetwork, Limit, RateLimits, account_and_address, address, name_of};
+use crate::limits::{
+    AttemptError, ClientNetwork, Limit, RateLimits, account_and_address, address, name_of, sites,
+};
 
 /// An attempt to sign in, before the password is checked.
 #[derive(Clone, Copy, Debug)]
@@ -91,13 +93,17 @@ impl Attempts {
         let now = self.clock.now();
         let is_known_address = known_at.is_some_and(|at| now.since(at) <= KNOWN_FOR);
         let is_known = browser.is_some() || is_known_address;
-        let mut counted = Vec::with_capacity(4);
+        let mut counted = Vec::with_capacity(6);
         if let Some(browser) = browser {
             counted.push((Limit::SignInAccount, browser));
         } else {
             // The address first. Those that it refuses do not count against the account.
             if !is_known_address {
                 counted.push((Limit::SignInAddress, address(attempt.client)));
+                if let Some([site, customer]) = sites(attempt.client) {
+                    counted.push((Limit::SignInSite, site));
+                    counted.push((Limit::SignInCustomer, customer));
+                }
             }
             // The allowance of a known address, and limits for any other.
             let pair = account_and_address(&name, attempt.client);
@@ -233,6 +239,7 @@ mod tests {
     on_each_database!(
         guesses_from_many_addresses_are_bounded_and_lock_no_known_address_out,
         one_address_tries_a_few_accounts_only,
+        one_ipv6_customer_tries_a_few_accounts_only,
         all_names_of_an_account_count_together,
         wrong_passwords_move_strangers_back_in_the_queue,
         an_address_is_known_for_thirty_days,
@@ -324,6 +331,30 @@ mod tests {
         }
         assert_eq!(tried, [true, true, true, false, false], "one network is one client");
         assert_eq!(harness.rank(&ann, "2001:db8:1:2::9").await, Some(Rank::Known));
+    }
+
+    async fn one_ipv6_customer_tries_a_few_accounts_only(db: Db) {
+        let harness = AttemptHarness::new(db).await;
+        let ann = harness.account("ann").await;
+        harness.sign_in(&ann, "2001:db8:0:1::1").await;
+        let mut next = 0;
+        let mut tried = async |networks: Vec<String>| {
+            let mut admitted = 0;
+            for network in networks {
+                next += 1;
+                let victim = format!("victim-{next}.test");
+                admitted +=
+                    usize::from(harness.admit(None, &victim, &format!("{network}::1")).await.is_some());
+            }
+            admitted
+        };
+        let of_site = (0..40).map(|last| format!("2001:db8:0:1{last:02x}")).collect();
+        assert_eq!(tried(of_site).await, 16, "four times the limit of an address for a /56");
+        let of_customer = (2..250).map(|site| format!("2001:db8:0:{site:x}00")).collect();
+        // The owner's own sign-in is one of them.
+        assert_eq!(tried(of_customer).await, 64 - 16 - 1, "and 16 times for a /48");
+        assert_eq!(tried(vec!["2001:db8:1:1".to_owned()]).await, 1, "another customer");
+        assert_eq!(harness.rank(&ann, "2001:db8:0:1::9").await, Some(Rank::Known));
     }
 
     async fn all_names_of_an_account_count_together(db: Db) {
