@@ -287,12 +287,11 @@ async fn by_service_auth(app: &App, token: &str, method: &str) -> Result<(Accoun
     {
         verdict = with_document(&document);
     }
-    // Anyone can send a token with a wrong signature, so such tokens cost few lookups: for an
-    // account, and in all.
-    if matches!(verdict, Err(BAD_SIGNATURE))
-        && app.limits.is_key_lookup_due(account.did.as_str(), app.clock.now())
-    {
-        if !app.limits.has_key_lookup_left(app.clock.now()) {
+    if matches!(verdict, Err(BAD_SIGNATURE)) {
+        // Anyone can send a token with a wrong signature, so such tokens cost few lookups: for an
+        // account, and in all. Without one the token may be good, signed by a key that is new.
+        let now = app.clock.now();
+        if !app.limits.is_key_lookup_due(account.did.as_str(), now) || !app.limits.has_key_lookup_left(now) {
             return Err(XrpcError::unavailable("the account's key cannot be looked up at the moment"));
         }
         match app.identity.documents.resolve(&account.did, Freshness::Asked).await {

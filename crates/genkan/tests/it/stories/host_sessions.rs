@@ -179,13 +179,19 @@ async fn bad_tokens_cost_few_lookups(plan: Plan) {
     let net = plan.await;
     let (alice, bob) = (net.sign_up("alice").await, net.sign_up("bobby").await);
     let foreign = K256PrivateKey::from_bytes(&[9; 32]).unwrap();
-    let asked = net.directory().asked("document");
+    let asked = || net.directory().asked("document");
+    let first = asked();
     for _ in 0..30 {
         let token = service_auth::sign(&foreign, &claims(&net, &alice, Some(GET)));
-        assert_eq!(get_session(&net, &token).await, "400 InvalidToken");
+        let before = asked();
+        let answer = get_session(&net, &token).await;
+        // Without a lookup nothing is known of the key: the account may have a new one.
+        let expected = if asked() > before { "400 InvalidToken" } else { "503 NotEnoughResources" };
+        assert_eq!(answer, expected);
     }
-    let asked = net.directory().asked("document") - asked;
-    assert!(asked <= 5, "{asked} requests to the directory");
+    // Five in a window, of which two may have been used.
+    let asked_in_all = asked() - first;
+    assert!(asked_in_all <= 10, "{asked_in_all} requests to the directory");
     // A token for another service or method costs none.
     let before = net.directory().asked("document");
     for other in [
