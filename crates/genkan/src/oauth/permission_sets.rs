@@ -6,6 +6,8 @@
 //! name after one. New sign-ins accept the last good copy for 90 days. A set that cannot be
 //! resolved never ends a grant.
 
+mod lookup;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -15,24 +17,19 @@ use futures_util::future::join_all;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::permission_set::PermissionSet;
 use genkan_protocol::oauth::scope::{Scope, Scopes};
-use genkan_protocol::repo_proof;
-use genkan_protocol::syntax::{Did, Nsid};
-use http::header::ACCEPT;
-use http::{Request, StatusCode};
-use http_body_util::Full;
+use genkan_protocol::syntax::Nsid;
 use tokio::sync::Mutex;
 
+use self::lookup::LookUpError;
 use super::error::Error;
 use super::scope::{ApprovedScope, ExpandedScope, RequestedScope};
 use super::sql::permission_sets::{self as sql, StoredPermissionSet};
-use crate::base::fetch::{
-    self, DnsError, GuardedClient, GuardedError, Limits, Pool, TextsError, UnguardedClient,
-};
+use crate::base::fetch::{GuardedClient, Pool, UnguardedClient};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, Clock, Origin, Timestamp, Weigh, byte_cache};
+use crate::base::{ByteCache, Clock, Timestamp, Weigh, byte_cache};
 use crate::db::Db;
 use crate::fleet::Fleet;
-use crate::identity::{Documents, Freshness};
+use crate::identity::Documents;
 use crate::limits::StorageBudget;
 
 /// Resolves and stores permission sets. Cheap to clone.
@@ -340,76 +337,6 @@ impl PermissionSets {
         }
         tx.commit().await
     }
-
-    async fn look_up(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<String, LookUpError> {
-        let guarded = match stranger {
-            Some(stranger) => self.inner.guarded.caused_by(stranger.network),
-            None => self.inner.guarded.clone(),
-        };
-        let did = authority(&guarded, nsid).await?;
-        let document = self.inner.documents.resolve(&did, Freshness::Remembered).await;
-        let document = document.map_err(|error| format!("its authority {did}: {error}"))?;
-        let host = document.pds.clone().map_err(|error| format!("its authority {did}: {error}"))?;
-        let key =
-            document.signing_key.clone().ok_or_else(|| format!("its authority {did} has no signing key"))?;
-        let url =
-            format!("{host}/xrpc/com.atproto.sync.getRecord?did={did}&collection={COLLECTION}&rkey={nsid}");
-        let answer = self.record_at(&host, &url, &guarded).await?;
-        if answer.status != StatusCode::OK {
-            return Err(format!("its authority's host answered {}", answer.status.as_u16()).into());
-        }
-        // The authority's signature proves the record, so the server that sends it need not be
-        // trusted.
-        let record = repo_proof::verify_record(&answer.body, &did, &key, COLLECTION, nsid.as_str())
-            .map_err(|error| error.to_string())?;
-        // Only a record that parses is stored. A broken new version does not replace the last good
-        // copy.
-        PermissionSet::parse(&record, nsid).map_err(|error| error.to_string())?;
-        Ok(record.to_string())
-    }
-
-    /// Asks the authority's host for the record.
-    async fn record_at(
-        &self,
-        host: &Origin,
-        url: &str,
-        guarded: &GuardedClient,
-    ) -> Result<fetch::Answer, LookUpError> {
-        let limits = Limits { total: TOTAL, ..Limits::DOCUMENT };
-        // A host of the fleet is asked where Genkan always reaches it. From here its public address
-        // may lead nowhere, or through Genkan's own door.
-        if self.inner.fleet.all().iter().any(|own| own.origin == *host) {
-            let request = Request::get(url).header(ACCEPT, CAR).body(Full::default());
-            let request = request.map_err(|_| "its authority's host has no usable address")?;
-            let answer = self.inner.unguarded.send(request, limits.total, limits.body_bytes).await;
-            return answer.map_err(|error| format!("its authority's host: {error}").into());
-        }
-        guarded.get(url, CAR, &limits).await.map_err(|error| match error {
-            GuardedError::Busy => LookUpError::Busy,
-            error => format!("its authority's host: {error}").into(),
-        })
-    }
-}
-
-/// Finds the DID with authority over a name. Its TXT record is under the name without its last part,
-/// reversed.
-async fn authority(guarded: &GuardedClient, nsid: &Nsid) -> Result<Did, LookUpError> {
-    let mut parts: Vec<&str> = nsid.as_str().split('.').collect();
-    parts.pop();
-    parts.reverse();
-    let name = format!("_lexicon.{}", parts.join("."));
-    let texts = guarded.texts(&name).await.map_err(|error| match error {
-        TextsError::Dns(DnsError::NoRecord) => format!("{name} has no TXT record").into(),
-        TextsError::Dns(DnsError::Failed(_)) => format!("{name} could not be looked up").into(),
-        TextsError::Busy => LookUpError::Busy,
-    })?;
-    let mut named = texts.iter().filter_map(|text| text.strip_prefix("did="));
-    // With two different answers, chance would decide who has authority over the name.
-    match (named.next(), named.next()) {
-        (Some(did), None) => did.trim().parse().map_err(|_| format!("{name} names no DID").into()),
-        (None, _) => Err(format!("{name} has no TXT record \"did=…\"").into()),
-        (Some(_), Some(_)) => Err(format!("{name} names several DIDs").into()),
-    }
 }
 
 /// A caller without a grant, who names a set.
@@ -462,26 +389,6 @@ enum Resolution {
     NotTried,
 }
 
-/// Why a lookup has no document.
-enum LookUpError {
-    /// Too many external servers are being asked.
-    Busy,
-    /// In words for the app's developer.
-    Because(String),
-}
-
-impl From<String> for LookUpError {
-    fn from(why: String) -> Self {
-        Self::Because(why)
-    }
-}
-
-impl From<&str> for LookUpError {
-    fn from(why: &str) -> Self {
-        Self::Because(why.to_owned())
-    }
-}
-
 fn parse(document: &str, nsid: &Nsid) -> Option<PermissionSet> {
     PermissionSet::parse(&serde_json::from_str(document).ok()?, nsid).ok()
 }
@@ -514,6 +421,7 @@ const CAR: &str = "application/vnd.ipld.car";
 #[cfg(test)]
 mod tests {
     use genkan_protocol::crypto::K256PrivateKey;
+    use genkan_protocol::syntax::Did;
     use genkan_testing::{FakeDirectory, FakeSite, Gate, Trouble, proof_of_record};
     use serde_json::json;
     use sqlx::Row as _;
@@ -522,7 +430,7 @@ mod tests {
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
     use crate::base::seal::Sealer;
-    use crate::base::{ManualClock, Secret};
+    use crate::base::{ManualClock, Origin, Secret};
     use crate::db::feed::Feed;
     use crate::db::on_each_database;
     use crate::fleet::testing::add_host_of_origin;
