@@ -64,8 +64,18 @@ impl Fresh {
 impl Db {
     /// This database as another process has it: connections and subscribers of its own.
     pub(crate) fn apart(&self) -> Self {
+        self.apart_with(self.write.inner.options().get_max_connections())
+    }
+
+    /// This database as another process has it, with so many connections in each pool.
+    pub(crate) fn apart_with(&self, connections: u32) -> Self {
         let again = |pool: &Pool| Pool {
-            inner: pool.inner.options().clone().connect_lazy_with((*pool.inner.connect_options()).clone()),
+            inner: pool
+                .inner
+                .options()
+                .clone()
+                .max_connections(connections)
+                .connect_lazy_with((*pool.inner.connect_options()).clone()),
             dialect: self.dialect,
             state: Arc::default(),
         };

@@ -88,6 +88,8 @@ async fn record(context: &Context, change: &sql::Rename, actor: Actor<'_>) -> Re
     let now = context.now();
     let mut tx = context.with.db.begin().await?;
     if !sql::insert_or_replace(&mut tx, change, &context.worker, now).await? {
+        // The transaction ends first: a request that waits for a second connection must hold none.
+        drop(tx);
         // A client that got no answer in time asks again. Only the host remains to be told.
         let found = sql::find(&context.with.db, &change.did).await?;
         let is_kept = found.is_some_and(|it| it.handle == change.handle && it.step == sql::Step::Published);

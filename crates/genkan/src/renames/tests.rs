@@ -25,6 +25,7 @@ on_each_database!(
     a_directory_that_is_down_is_waited_for,
     a_host_that_is_away_gets_the_change_later,
     a_repeated_change_does_not_wait_for_a_silent_host,
+    a_repeated_change_needs_one_connection,
     a_did_that_is_not_ours_stays_as_it_is,
     a_custom_handle_has_to_lead_here
 );
@@ -183,6 +184,25 @@ async fn a_repeated_change_does_not_wait_for_a_silent_host(db: Db) {
     assert!(matches!((first, again), (Ok(()), Ok(()))));
     assert!(matches!(other, Err(Error::UnderWay)), "{other:?}");
     assert_eq!(harness.handles(&alice).await, all("alicia.test"));
+}
+
+/// On PostgreSQL, as many repetitions as connections would wait for each other otherwise.
+async fn a_repeated_change_needs_one_connection(db: Db) {
+    let harness = RenameHarness::new(db.apart_with(1)).await;
+    let alice = harness.account("alice").await;
+    let gate = Gate::closed();
+    harness.host.trouble("com.atproto.admin.updateAccountHandle", Trouble::Held(gate.clone()));
+    let repeat = async {
+        while harness.host.asked("com.atproto.admin.updateAccountHandle") == 0 {
+            tokio::task::yield_now().await;
+        }
+        let again = harness.rename(&alice, "alicia.test").await;
+        gate.open();
+        again
+    };
+    let (first, again) = tokio::join!(harness.rename(&alice, "alicia.test"), repeat);
+    assert!(matches!(first, Ok(())), "{first:?}");
+    assert!(matches!(again, Ok(())), "{again:?}");
 }
 
 async fn a_did_that_is_not_ours_stays_as_it_is(db: Db) {
