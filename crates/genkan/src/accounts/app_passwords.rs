@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::AppPassword;
 use super::sql::app_passwords as sql;
-use crate::base::{Clock, Secret, random};
+use crate::base::{Clock, Secret, WaitingClient, random};
 use crate::db::audit::{self, Actor};
 use crate::db::{self, Db, Tx};
 
@@ -25,14 +25,15 @@ impl AppPasswords {
         Self { db, clock }
     }
 
-    /// Creates an app password, and returns it with the password itself, which is stored nowhere.
-    /// Returns `None` if the account has one of that name.
+    /// Creates an app password, and returns it with the password itself, which is stored nowhere
+    /// and shown to `client` only. Returns `None` if the account has one of that name.
     pub(crate) async fn create(
         &self,
         did: &Did,
         name: &str,
         privileged: bool,
         actor: Actor<'_>,
+        client: &WaitingClient,
     ) -> db::Result<Option<(AppPassword, Secret<String>)>> {
         let (now, secret) = (self.clock.now(), generate());
         let created = AppPassword { name: name.to_owned(), privileged, created_at: now };
@@ -42,7 +43,7 @@ impl AppPasswords {
             return Ok(None);
         }
         audit::record(&mut tx, now, actor, "app_password.create", did.as_str(), name).await?;
-        tx.commit().await?;
+        tx.commit_for(client).await?;
         Ok(Some((created, secret)))
     }
 
@@ -94,13 +95,26 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
-    on_each_database!(it_opens_its_own_account_only);
+    on_each_database!(it_opens_its_own_account_only, a_password_that_nobody_sees_is_not_kept);
+
+    async fn a_password_that_nobody_sees_is_not_kept(db: Db) {
+        let passwords = AppPasswords::new(db, Clock::of_process());
+        let ann: Did = "did:plc:ann".parse().unwrap();
+        let gone = WaitingClient::new();
+        assert!(gone.leave());
+        let late = passwords.create(&ann, "phone", false, Actor::Genkan, &gone).await;
+        assert!(matches!(late, Err(db::Error::ClientGone)), "{late:?}");
+        let again = passwords.create(&ann, "phone", false, Actor::Genkan, &WaitingClient::new()).await;
+        assert!(again.unwrap().is_some());
+    }
 
     async fn it_opens_its_own_account_only(db: Db) {
         let passwords = AppPasswords::new(db.clone(), Clock::of_process());
         let (ann, bob): (Did, Did) = ("did:plc:ann".parse().unwrap(), "did:plc:bob".parse().unwrap());
-        let create =
-            async |privileged| passwords.create(&ann, "phone", privileged, Actor::Genkan).await.unwrap();
+        let client = WaitingClient::patient();
+        let create = async |privileged| {
+            passwords.create(&ann, "phone", privileged, Actor::Genkan, &client).await.unwrap()
+        };
         let (created, secret) = create(true).await.unwrap();
         assert!(create(false).await.is_none());
         assert_eq!(secret.expose().len(), 19);

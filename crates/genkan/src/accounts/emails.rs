@@ -5,7 +5,7 @@ use genkan_protocol::syntax::Did;
 use super::email_token::{self, CodeError, EmailTokens, VerifiedCode};
 use super::sql::accounts as sql;
 use super::{Account, Accounts, ClaimError, Email};
-use crate::base::{Clock, Language};
+use crate::base::{Clock, Language, WaitingClient};
 use crate::db::audit::{self, Actor};
 use crate::db::sweep::{Sweep, sweep};
 use crate::db::{self, Db};
@@ -120,13 +120,15 @@ impl Emails {
         self.tokens.find(reason, code, self.clock.now()).await
     }
 
-    /// Confirms the address `email`, which must be the account's, by a code from it.
+    /// Confirms the address `email`, which must be the account's, by a code from it. The code stays
+    /// good if `client` does not wait for the end.
     pub(crate) async fn confirm(
         &self,
         account: &Account,
         email: &str,
         code: &str,
         actor: Actor<'_>,
+        client: &WaitingClient,
     ) -> Result<(), EmailsError> {
         let email: Email = email.parse().map_err(|_| EmailsError::OtherAddress)?;
         let own = account.email.as_deref().and_then(|own| own.parse::<Email>().ok());
@@ -141,7 +143,7 @@ impl Emails {
         checked.take(&mut tx).await?;
         sql::confirm_email(&mut tx, did, email.key(), now).await?;
         audit::record(&mut tx, now, actor, "account.email_confirm", did.as_str(), "").await?;
-        Ok(tx.commit().await?)
+        Ok(tx.commit_for(client).await?)
     }
 
     /// Sends a code for a change of the address. While the present address is not confirmed no code
@@ -162,13 +164,14 @@ impl Emails {
     }
 
     /// Changes the address. The new one is not confirmed, and codes sent to the old one become
-    /// invalid.
+    /// invalid. The code of this change stays good if `client` does not wait for the end.
     pub(crate) async fn update(
         &self,
         account: &Account,
         email: &Email,
         code: Option<&str>,
         actor: Actor<'_>,
+        client: &WaitingClient,
     ) -> Result<(), EmailsError> {
         if code.is_none() && account.email_confirmed_at.is_some() {
             return Err(EmailsError::CodeRequired);
@@ -190,7 +193,7 @@ impl Emails {
         }
         self.accounts.change_email(&mut tx, did, email).await?;
         audit::record(&mut tx, now, actor, "account.email", did.as_str(), "").await?;
-        Ok(tx.commit().await?)
+        Ok(tx.commit_for(client).await?)
     }
 }
 
@@ -206,12 +209,41 @@ fn recipient(account: &Account, language: Language) -> Result<Recipient<'_>, Ema
 mod tests {
     use super::*;
     use crate::app::testing::app_with_ann;
+    use crate::base::Secret;
     use crate::db::on_each_database;
 
     on_each_database!(
         an_address_that_is_confirmed_meanwhile_is_not_changed_without_a_code,
         a_code_that_went_to_the_old_address_is_worth_nothing,
+        a_code_stays_good_for_a_client_that_did_not_wait,
     );
+
+    async fn a_code_stays_good_for_a_client_that_did_not_wait(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        let (by, gone, here) = (Actor::Account(&ann.did), WaitingClient::new(), WaitingClient::new());
+        assert!(gone.leave());
+        let code = async |reason| {
+            let mut tx = app.db.begin().await.unwrap();
+            let issued = app.emails.tokens.issue(&mut tx, &ann.did, reason, app.clock.now()).await.unwrap();
+            tx.commit().await.unwrap();
+            issued.0
+        };
+        let is_gone = |cause: &db::Error| matches!(cause, db::Error::ClientGone);
+        let (address, confirm) = (ann.email.as_deref().unwrap(), code(Reason::ConfirmEmail).await);
+        let late = app.emails.confirm(&ann, address, confirm.expose(), by, &gone).await;
+        assert!(matches!(&late, Err(EmailsError::Storage(cause)) if is_gone(cause)), "{late:?}");
+        app.emails.confirm(&ann, address, confirm.expose(), by, &here).await.unwrap();
+
+        let (new, update) = ("ann@mail.example".parse().unwrap(), code(Reason::UpdateEmail).await);
+        let late = app.emails.update(&ann, &new, Some(update.expose()), by, &gone).await;
+        assert!(matches!(&late, Err(EmailsError::Storage(cause)) if is_gone(cause)), "{late:?}");
+        app.emails.update(&ann, &new, Some(update.expose()), by, &here).await.unwrap();
+
+        let (password, reset) = (Secret::new("another one".to_owned()), code(Reason::ResetPassword).await);
+        let late = app.recovery.reset(reset.expose(), &password, &gone).await;
+        assert!(matches!(&late, Err(crate::recovery::Error::Storage(cause)) if is_gone(cause)), "{late:?}");
+        app.recovery.reset(reset.expose(), &password, &here).await.unwrap();
+    }
 
     async fn an_address_that_is_confirmed_meanwhile_is_not_changed_without_a_code(db: Db) {
         let (app, ann) = app_with_ann(db).await;
@@ -220,7 +252,8 @@ mod tests {
         sql::confirm_email(&mut tx, &ann.did, "ann@example.com", app.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
         let other: Email = "mallory@example.com".parse().unwrap();
-        let changed = app.emails.update(&ann, &other, None, Actor::Account(&ann.did)).await;
+        let client = WaitingClient::patient();
+        let changed = app.emails.update(&ann, &other, None, Actor::Account(&ann.did), &client).await;
         assert!(matches!(changed, Err(EmailsError::CodeRequired)), "{changed:?}");
         let now = app.accounts.find(&ann.did).await.unwrap().unwrap();
         assert_eq!(now.email.as_deref(), Some("ann@example.com"));
@@ -234,7 +267,8 @@ mod tests {
         let find = || app.emails.find(Reason::ResetPassword, code.expose());
         assert_eq!(find().await.unwrap().did(), &ann.did);
         let new: Email = "ann@mail.example".parse().unwrap();
-        app.emails.update(&ann, &new, None, Actor::Account(&ann.did)).await.unwrap();
+        let client = WaitingClient::patient();
+        app.emails.update(&ann, &new, None, Actor::Account(&ann.did), &client).await.unwrap();
         let late = find().await;
         assert!(matches!(late, Err(CodeError::Invalid)), "{late:?}");
     }

@@ -20,6 +20,7 @@ mod secret;
 mod shared_clock;
 pub(crate) mod single_flight;
 mod timestamp;
+mod waiting_client;
 
 pub(crate) use byte_cache::{ByteCache, Weigh, allocation, byte_cache};
 pub use clock::Clock;
@@ -32,3 +33,4 @@ pub(crate) use monotonic::monotonic_now;
 pub use secret::Secret;
 pub(crate) use shared_clock::SharedClock;
 pub use timestamp::Timestamp;
+pub(crate) use waiting_client::WaitingClient;

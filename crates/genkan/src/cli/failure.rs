@@ -86,7 +86,7 @@ impl From<crate::db::Error> for Failure {
                 "GENKAN_DATABASE_URL: the database cannot be used. Check that it exists, and that this process reaches it",
             )),
             E::Statement(_) => Self::Other(anyhow::Error::from(error).context("GENKAN_DATABASE_URL")),
-            E::BrokenOff | E::Unconfirmed(_) | E::Conflict(_) | E::Corrupt { .. } | E::Migrate { .. } => Self::Other(error.into()),
+            E::BrokenOff | E::ClientGone | E::Unconfirmed(_) | E::Conflict(_) | E::Corrupt { .. } | E::Migrate { .. } => Self::Other(error.into()),
         }
     }
 }

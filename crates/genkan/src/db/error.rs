@@ -17,6 +17,9 @@ pub enum Error {
     /// A shared reading ended without a result. Another try may succeed.
     #[error("a shared database lookup ended without a result")]
     BrokenOff,
+    /// Nothing was written: the answer would not have reached its client.
+    #[error("the client did not wait for the answer")]
+    ClientGone,
     /// A unique index already has one of the values.
     #[error("another row has that value")]
     Conflict(#[source] sqlx::Error),
@@ -50,7 +53,7 @@ pub enum Error {
 impl Error {
     /// Whether a caller may be told to come back soon (503).
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::BrokenOff | Self::Unconfirmed(_))
+        matches!(self, Self::Away(_) | Self::BrokenOff | Self::Unconfirmed(_) | Self::ClientGone)
     }
 
     /// Whether it is a conflict in this column.

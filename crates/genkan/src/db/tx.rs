@@ -7,6 +7,7 @@ use super::changes::{Change, Subscribers};
 use super::connection::TxConnection;
 use super::repeat::{UnconfirmedCommit, lost_connection};
 use super::{Error, Result};
+use crate::base::WaitingClient;
 
 /// A write transaction. Dropping it without [`Tx::commit`] rolls it back.
 ///
@@ -57,6 +58,19 @@ impl Tx {
             subscribers.tell(*change, subject);
         }
         Ok(())
+    }
+}
+
+impl Tx {
+    /// Commits if the client still waits for the answer, which no other request can have. It then
+    /// waits for the end of the commit. Otherwise everything is rolled back, and a repeated request
+    /// can succeed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ClientGone`] if the client has left, and those of [`Tx::commit`].
+    pub(crate) async fn commit_for(self, client: &WaitingClient) -> Result<()> {
+        if client.detain() { self.commit().await } else { Err(Error::ClientGone) }
     }
 }
 

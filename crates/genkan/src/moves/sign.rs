@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use genkan_protocol::plc::{self, Data, Operation, Service};
 
 use crate::accounts::{Account, CodeError, Emails};
-use crate::base::Clock;
+use crate::base::{Clock, WaitingClient};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
 use crate::identity::{Directory, DirectoryError};
@@ -50,13 +50,14 @@ pub(crate) struct Moves {
 
 impl Moves {
     /// Signs the next operation of an account's DID, authorized by a code from an email. Submits
-    /// nothing.
+    /// nothing. The code stays good if `client` does not wait for the operation.
     pub(crate) async fn sign(
         &self,
         account: &Account,
         changes: Changes,
         code: &str,
         actor: Actor<'_>,
+        client: &WaitingClient,
     ) -> Result<Operation, Error> {
         let (did, now) = (account.did.as_str(), self.clock.now());
         // This only looks at the code. It is used up below, in the transaction that records the
@@ -84,7 +85,7 @@ impl Moves {
         // The audit record is committed before the operation leaves, so every signature is on
         // record.
         audit::record(&mut tx, now, actor, "plc.sign", did, &last.cid()).await?;
-        tx.commit().await?;
+        tx.commit_for(client).await?;
         Ok(plc::update(&last.cid(), data, rotation))
     }
 }

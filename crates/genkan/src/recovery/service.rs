@@ -8,7 +8,7 @@ use super::Error;
 use crate::accounts::{
     Account, Accounts, CodeError, Email, Emails, EmailsError, Passwords, Requester, VerifiedCode,
 };
-use crate::base::{Clock, Language, Secret, monotonic_now};
+use crate::base::{Clock, Language, Secret, WaitingClient, monotonic_now};
 use crate::credentials::{Credentials, Ending};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
@@ -55,16 +55,26 @@ impl Recovery {
     }
 
     /// Sets a new password by a code, and returns the code's account. The caller has checked the
-    /// rules for passwords.
-    pub(crate) async fn reset(&self, code: &str, password: &Secret<String>) -> Result<Did, Error> {
+    /// rules for passwords. The code stays good if `client` does not wait for the end.
+    pub(crate) async fn reset(
+        &self,
+        code: &str,
+        password: &Secret<String>,
+        client: &WaitingClient,
+    ) -> Result<Did, Error> {
         let checked = self.emails.find(Reason::ResetPassword, code).await?;
         // After the code was found, so that a wrong code costs no hash; before the transaction,
         // which must not be held while the hash is computed.
         let hash = self.passwords.hash(password, Requester::TRUSTED).await?;
-        self.replace_password(checked, hash.expose()).await
+        self.replace_password(checked, hash.expose(), client).await
     }
 
-    async fn replace_password(&self, code: VerifiedCode, hash: &str) -> Result<Did, Error> {
+    async fn replace_password(
+        &self,
+        code: VerifiedCode,
+        hash: &str,
+        client: &WaitingClient,
+    ) -> Result<Did, Error> {
         let (did, now) = (code.did().clone(), self.clock.now());
         let mut tx = self.db.begin().await?;
         // The first write of the transaction: of two resets with one code the second stops here.
@@ -76,7 +86,7 @@ impl Recovery {
         self.credentials.end(&mut tx, &did, Ending::Everything).await?;
         let by = Actor::Account(&did);
         audit::record(&mut tx, now, by, "account.password_reset", did.as_str(), "").await?;
-        tx.commit().await?;
+        tx.commit_for(client).await?;
         Ok(did)
     }
 }

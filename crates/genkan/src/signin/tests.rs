@@ -12,7 +12,7 @@ use super::*;
 use crate::accounts::testing::{add, new_account};
 use crate::accounts::{Accounts, AppPasswords, NewAccount, Passwords, Rank, Requester};
 use crate::base::seal::Sealer;
-use crate::base::{Clock, ManualClock, Secret, Timestamp};
+use crate::base::{Clock, ManualClock, Secret, Timestamp, WaitingClient};
 use crate::config::Config;
 use crate::db::audit::Actor;
 use crate::db::feed::Feed;
@@ -576,7 +576,11 @@ async fn only_the_owners_own_password_counts(db: Db) {
     }
     let app_passwords = AppPasswords::new(harness.db.clone(), Clock::of_process());
     // An app password opens sessions of apps, but never the pages.
-    let (_, for_app) = app_passwords.create(&ann, "app", true, Actor::Genkan).await.unwrap().unwrap();
+    let (_, for_app) = app_passwords
+        .create(&ann, "app", true, Actor::Genkan, &WaitingClient::patient())
+        .await
+        .unwrap()
+        .unwrap();
     for (identifier, password) in [
         ("ann.test", "wrong"),
         ("ann.test", ""),

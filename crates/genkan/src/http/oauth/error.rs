@@ -40,6 +40,14 @@ impl Refusal {
         refusal.cause = Some(cause.into());
         refusal
     }
+
+    /// 503: the answer did not come in time.
+    pub(super) fn out_of_time() -> Self {
+        let text = "this takes longer than usual; send the same request again in a moment";
+        let mut refusal = Self::from(OAuthError::new(OAuthErrorCode::TemporarilyUnavailable, text));
+        refusal.retry_after = Some(5);
+        refusal
+    }
 }
 
 /// 429, with a code that clients do not mistake for the end of a grant.

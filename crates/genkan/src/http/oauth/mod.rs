@@ -14,6 +14,7 @@ mod tests;
 mod token;
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -25,6 +26,7 @@ use http::header::{ALLOW, CACHE_CONTROL, PRAGMA};
 use http::{HeaderValue, StatusCode};
 
 use crate::app::App;
+use crate::http::deadline::{ANSWER_WITHIN, Deadline};
 use crate::limits::OverLimit;
 use crate::links;
 use crate::oauth::OAuth;
@@ -33,9 +35,14 @@ use error::Refusal;
 
 pub(crate) fn routes(app: &App) -> Router {
     let with_proofs = Router::new()
-        .route(PAR, post(par::par).fallback(only_post))
         .route(TOKEN, post(token::token).fallback(only_post))
         .route(REVOKE, post(revoke::revoke).fallback(only_post))
+        .layer(from_fn_with_state(ANSWER_WITHIN, answer_in_time))
+        .merge(
+            Router::new()
+                .route(PAR, post(par::par).fallback(only_post))
+                .layer(from_fn_with_state(PUSHED_WITHIN, answer_in_time)),
+        )
         .layer(from_fn_with_state(app.clone(), give_nonce));
     Router::new()
         .route("/.well-known/oauth-authorization-server", get(metadata::authorization_server))
@@ -46,6 +53,13 @@ pub(crate) fn routes(app: &App) -> Router {
         .route(&format!("{}{{name}}", links::OTHERS), get(client::other))
         .merge(with_proofs)
         .with_state(app.clone())
+}
+
+/// Answers 503 when the work takes longer than `limit`. It goes on, and the client sends its request
+/// again: nothing that works once is used up for an answer that did not come.
+async fn answer_in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    let (deadline, request) = Deadline::begin(limit, request);
+    deadline.go_on(next.run(request)).await.unwrap_or_else(|| Refusal::out_of_time().into_response())
 }
 
 async fn give_nonce(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -81,6 +95,9 @@ async fn only_post() -> Response {
     response
 }
 
+/// The longest time until a pushed request is answered. The documents of an app and its permission
+/// sets may take 15 seconds.
+const PUSHED_WITHIN: Duration = Duration::from_secs(20);
 const PAR: &str = "/oauth/par";
 const TOKEN: &str = "/oauth/token";
 const REVOKE: &str = "/oauth/revoke";

@@ -15,6 +15,7 @@ use super::service::Pages;
 use super::trouble::Trouble;
 use super::{external, redirect};
 use crate::base::Language;
+use crate::http::deadline::{ANSWER_WITHIN, Deadline};
 use crate::wire::error::{ErrorName, XrpcError};
 
 impl Pages {
@@ -40,21 +41,25 @@ impl Pages {
         self.answer(done, &jar)
     }
 
+    /// Answers a form, in time. What it asked for goes on when it takes longer, or when the browser
+    /// disconnects, so the same form sent again finds it.
     pub(super) async fn form<F, Fut>(self, request: Request<Body>, take: F) -> Response
     where
-        F: FnOnce(Self, Call, Form) -> Fut,
-        Fut: Future<Output = Result<Reply, Trouble>>,
+        F: FnOnce(Self, Call, Form) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Reply, Trouble>> + Send,
     {
+        let (deadline, request) = Deadline::begin(ANSWER_WITHIN, request);
         let call = match Call::of(&request, self.origin()) {
             Ok(call) => call,
             Err(error) => return error.into_response(),
         };
-        let jar = call.jar.clone();
-        let done = match Form::read(&call, request, self.origin()).await {
-            Ok(form) => take(self.clone(), call, form).await,
-            Err(trouble) => Err(trouble),
+        let (jar, pages) = (call.jar.clone(), self.clone());
+        let work = async move {
+            let form = Form::read(&call, request, pages.origin()).await?;
+            take(pages, call, form).await
         };
-        self.answer(done, &jar)
+        let done = deadline.go_on(work).await;
+        self.answer(done.unwrap_or(Err(Trouble::Busy(None))), &jar)
     }
 
     /// Every answer carries the cookies that changed on the way, and so does an error page: a

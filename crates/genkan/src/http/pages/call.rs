@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::paths::is_page;
 use super::trouble::Trouble;
-use crate::base::{Language, Origin, Secret, random};
+use crate::base::{Language, Origin, Secret, WaitingClient, random};
 use crate::signin::{BrowserInfo, Cookies, Visit};
 use crate::wire::ClientAddr;
 use crate::wire::error::XrpcError;
@@ -31,6 +31,8 @@ pub(super) struct Call {
     /// The secret that the browser got when Genkan sent it to another server.
     pub(super) browser: Option<String>,
     pub(super) uri: Uri,
+    /// The browser, as long as it waits for the answer.
+    pub(super) client: WaitingClient,
     headers: HeaderMap,
 }
 
@@ -147,8 +149,9 @@ impl Call {
             .and_then(Language::accepted)
             .unwrap_or_default();
         let jar = Jar::new(language, csrf);
-        let browser = cookie(names.link);
-        Ok(Self { address, cookies, jar, keeps_cookies, browser, uri: request.uri().clone(), headers })
+        let (browser, uri) = (cookie(names.link), request.uri().clone());
+        let client = request.extensions().get().cloned().unwrap_or_default();
+        Ok(Self { address, cookies, jar, keeps_cookies, browser, uri, client, headers })
     }
 
     pub(super) fn seen(&self) -> BrowserInfo {

@@ -25,7 +25,8 @@ impl Flow {
         request_uri: &str,
     ) -> Result<Self, Trouble> {
         let visit = pages.visit(call).await?;
-        let opened = pages.app.oauth.open(request_uri, client_id, &visit.device).await?;
+        let mut opened = pages.app.oauth.open(request_uri, client_id, &visit.device).await?;
+        opened.browser = call.client.clone();
         if let Some(language) = Language::first_of(opened.ui_locales.iter().map(String::as_str)) {
             call.jar.speak(language);
         }

@@ -10,7 +10,7 @@ use super::consent::{Decision, is_wanted};
 use super::problem::Problem;
 use super::view::{ConsentView, OpenRequest, Outcome, Redirect};
 use crate::accounts::{self, Account, Demand, Standing};
-use crate::base::{Secret, Timestamp, random};
+use crate::base::{Secret, Timestamp, WaitingClient, random};
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
 use crate::oauth::ids::{CodeId, GrantId, RequestUri};
@@ -67,6 +67,7 @@ impl OAuth {
             form_action: form_action(&request.pushed.redirect_uri),
             request,
             device: device.clone(),
+            browser: WaitingClient::default(),
         })
     }
 
@@ -160,7 +161,7 @@ impl OAuth {
         }
         let detail = format!("{} {scope}", stored.client_id);
         audit::record(&mut tx, now, Actor::Account(did), "oauth.approve", did.as_str(), &detail).await?;
-        tx.commit().await?;
+        tx.commit_for(&opened.browser).await?;
         Ok(self.way_back(&opened.request, vec![("code", code)]))
     }
 

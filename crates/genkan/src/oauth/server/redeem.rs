@@ -6,7 +6,7 @@ use genkan_protocol::oauth::pkce::Challenge;
 
 use super::mint::{Tokens, token_subject};
 use crate::accounts::{self, Account, Demand};
-use crate::base::Timestamp;
+use crate::base::{Timestamp, WaitingClient};
 use crate::db::Tx;
 use crate::db::audit::{self, Actor};
 use crate::oauth::clients::{AuthenticatedClient, Client};
@@ -40,6 +40,7 @@ impl OAuth {
         client: &Client,
         proven: &AuthenticatedClient,
         proof: Option<&Proof>,
+        waiting: &WaitingClient,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let id = CodeId::of(code);
@@ -54,9 +55,12 @@ impl OAuth {
         self.use_up(&mut tx, proof, client, proven, now).await?;
         let mut leaked = None;
         let done = self.redeem_in(&mut tx, &id, redemption, &mut leaked, now).await;
-        // A refusal uses the code up as well. A failure of Genkan uses up nothing.
-        if matches!(done, Ok(_) | Err(Error::Refused(_))) {
-            tx.commit().await?;
+        match done {
+            // The client would send the code again, which ends the grant.
+            Ok(_) => tx.commit_for(waiting).await?,
+            // A refusal uses the code up as well. A failure of Genkan uses up nothing.
+            Err(Error::Refused(_)) => tx.commit().await?,
+            Err(_) => {}
         }
         if let Some(code) = leaked
             && let Err(cause) = self.sign_ins.sign_out_at(&code.device, &code.did).await

@@ -4,7 +4,7 @@ use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::request::{Form, TokenRequest};
 
 use super::mint::Tokens;
-use crate::base::Timestamp;
+use crate::base::{Timestamp, WaitingClient};
 use crate::db::audit::Actor;
 use crate::oauth::call::Call;
 use crate::oauth::clients::Purpose;
@@ -20,7 +20,15 @@ impl OAuth {
     ///
     /// The client's documents are fetched only for a live code or token of this client. Without one
     /// the caller may be anyone, and what is stored of the client decides how it is refused.
-    pub(crate) async fn token(&self, call: &Call<'_>, form: &Form) -> Result<Tokens, Error> {
+    ///
+    /// A code stays good if `waiting` does not wait for its tokens. Those of a refresh token can be
+    /// asked for again.
+    pub(crate) async fn token(
+        &self,
+        call: &Call<'_>,
+        form: &Form,
+        waiting: &WaitingClient,
+    ) -> Result<Tokens, Error> {
         let now = self.now();
         let client_id = form.get("client_id").unwrap_or_default();
         let proof = self.due_proof(call, client_id, now).await?;
@@ -43,7 +51,7 @@ impl OAuth {
         match asked {
             TokenRequest::Code { code, redirect_uri, verifier } => {
                 let proven = self.authenticate(&client, form, proof, purpose).await?;
-                self.redeem(&code, &redirect_uri, &verifier, &client, &proven, proof, now).await
+                self.redeem(&code, &redirect_uri, &verifier, &client, &proven, proof, waiting, now).await
             }
             TokenRequest::Refresh { refresh_token } => {
                 self.refresh(&refresh_token, form, &client, proof, purpose, now).await

@@ -5,7 +5,7 @@ use genkan_protocol::oauth::scope::Scope;
 use genkan_protocol::syntax::Did;
 
 use crate::accounts::Account;
-use crate::base::Secret;
+use crate::base::{Secret, WaitingClient};
 use crate::oauth::clients::ClientView;
 use crate::oauth::ids::RequestUri;
 use crate::oauth::permission_sets::SetView;
@@ -29,6 +29,9 @@ pub(crate) struct OpenRequest {
     /// The stored request. Holding it proves that it was opened here.
     pub(in crate::oauth) request: StoredRequest,
     pub(in crate::oauth) device: DeviceId,
+    /// The browser. Nothing is approved for one that does not wait: it could not come back to the
+    /// client with the code.
+    pub(crate) browser: WaitingClient,
 }
 
 /// What to do with an opened request.

@@ -8,6 +8,7 @@ mod bad_xrpc;
 mod clocks;
 mod crashes;
 mod databases;
+mod deadlines;
 mod directory_faults;
 mod disks;
 mod emails;

@@ -4,15 +4,18 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use genkan_protocol::oauth::access_token::Token;
+use genkan_protocol::oauth::request::Form;
 use genkan_testing::Answer;
+use http::HeaderMap;
 use serde_json::json;
 
 use super::app::{TestApp, confidential_members, fresh_key, fresh_proof_key};
 use super::server::{OAuthServer, parameter};
+use crate::base::WaitingClient;
 use crate::credentials::Ending;
-use crate::db::{Db, on_each_database};
+use crate::db::{self, Db, on_each_database};
 use crate::http::testing::ORIGIN;
-use crate::oauth::{Call, ClientTrust};
+use crate::oauth::{Call, ClientTrust, Error, Problem, proofs};
 
 on_each_database!(
     a_token_is_as_hosts_want_it,
@@ -20,6 +23,7 @@ on_each_database!(
     a_code_used_twice_ends_its_grant,
     a_code_is_for_whom_it_was_given_to,
     a_challenge_is_valid_once,
+    nothing_is_used_up_for_who_does_not_wait,
     a_refresh_can_be_repeated_for_a_short_time_only,
     a_caller_without_the_key_ends_no_grant,
     a_key_that_was_taken_back_ends_the_grant,
@@ -186,6 +190,38 @@ async fn a_challenge_is_valid_once(db: Db) {
     }
     assert_eq!(app.redeem(&server, &codes[0], &[]).await.summary(), "200");
     assert_eq!(app.redeem(&server, &codes[1], &[]).await.summary(), "400 invalid_grant", "50");
+}
+
+/// The client or the browser got 503 meanwhile, and sends its request again.
+async fn nothing_is_used_up_for_who_does_not_wait(db: Db) {
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::loopback();
+    let (browser, ann) = server.signed_in().await;
+    let gone = WaitingClient::new();
+    assert!(gone.leave());
+    let uri = app.push(&server, &[]).await.text("/request_uri");
+    let mut opened = server.app.oauth.open(&uri, &app.id, &browser.device).await.unwrap();
+    opened.browser = gone.clone();
+    let late = server.app.oauth.approve(&opened, &ann, None).await;
+    assert!(matches!(&late, Err(Problem::Storage(db::Error::ClientGone))), "{late:?}");
+    opened.browser = WaitingClient::new();
+    let code = parameter(&server.app.oauth.approve(&opened, &ann, None).await.unwrap(), "code");
+
+    let fields = [
+        ("client_id", &*app.id),
+        ("grant_type", "authorization_code"),
+        ("code", &*code),
+        ("redirect_uri", &*app.redirect),
+        ("code_verifier", &*app.verifier()),
+    ];
+    let form = Form::parse(serde_html_form::to_string(fields).unwrap().as_bytes()).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("dpop", app.proof(&server, "/oauth/token").parse().unwrap());
+    let call = Call { method: "POST", path: "/oauth/token", proofs: proofs(&headers) };
+    let late = server.app.oauth.token(&call, &form, &gone).await;
+    assert!(matches!(&late, Err(Error::Storage(db::Error::ClientGone))), "{late:?}");
+    // The proof, too.
+    server.app.oauth.token(&call, &form, &WaitingClient::new()).await.unwrap();
 }
 
 async fn a_refresh_can_be_repeated_for_a_short_time_only(db: Db) {

@@ -61,7 +61,7 @@ pub(in crate::http::pages) async fn confirm(pages: Pages, call: Call, form: Form
     }
     pages.app.count_attempt(Limit::UseCode, &address(call.address)).await?;
     let present = account.email.as_deref().ok_or(Trouble::NotFound)?;
-    match pages.app.emails.confirm(account, present, code, Actor::Account(did)).await {
+    match pages.app.emails.confirm(account, present, code, Actor::Account(did), &call.client).await {
         Ok(()) => pages.see_other(&format!("/account/u/{did}?done=email-confirmed")),
         Err(error) => {
             let notes = vec![note_of(error, messages)?];
@@ -92,7 +92,7 @@ pub(in crate::http::pages) async fn change(pages: Pages, call: Call, form: Form)
     };
     pages.app.count_attempt(Limit::UseCode, &address(call.address)).await?;
     let code = (!code.is_empty()).then_some(code);
-    match pages.app.emails.update(account, &email, code, Actor::Account(did)).await {
+    match pages.app.emails.update(account, &email, code, Actor::Account(did), &call.client).await {
         Ok(()) => pages.see_other(&format!("/account/u/{did}?done=email-changed")),
         Err(error) => {
             let notes = vec![note_of(error, messages)?];

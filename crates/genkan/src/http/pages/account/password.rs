@@ -96,7 +96,7 @@ async fn reset(pages: &Pages, call: &Call, form: &Form, context: FormContext) ->
         return with_code(pages, call, context, StatusCode::BAD_REQUEST, notes);
     }
     pages.app.count_attempt(Limit::UseCode, &address(call.address)).await?;
-    let note = match at_least(LEAST, pages.app.recovery.reset(code, &password)).await {
+    let note = match at_least(LEAST, pages.app.recovery.reset(code, &password, &call.client)).await {
         Ok(_) => return pages.see_other(&context.reset_step("done")),
         Err(Error::Code(_)) => Note::new("code", messages.code_wrong),
         Err(Error::TooLong) => Note::new("password", messages.password_long),

@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::steps::sign_in;
-use crate::base::monotonic_now;
+use crate::base::{WaitingClient, monotonic_now};
 use crate::db::audit::Actor;
 use crate::http::pages::LEAST;
 use crate::http::testing::{PASSWORD, TestServer};
@@ -15,7 +15,11 @@ async fn row_41_43_an_unknown_name_a_wrong_password_and_an_app_password_get_the_
     let server = TestServer::start(&[]).await;
     let ann = server.account("ann").await.did;
     let app_passwords = &server.app.app_passwords;
-    let (_, for_app) = app_passwords.create(&ann, "app", true, Actor::Genkan).await.unwrap().unwrap();
+    let (_, for_app) = app_passwords
+        .create(&ann, "app", true, Actor::Genkan, &WaitingClient::patient())
+        .await
+        .unwrap()
+        .unwrap();
     let browser = server.browser();
     let page = browser.open("/account/sign-in").await;
     let mut told = Vec::new();

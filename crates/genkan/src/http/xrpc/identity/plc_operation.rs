@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
+use crate::http::deadline::Waiting;
 use crate::http::language::language;
 use crate::http::method::method;
 use crate::limits::{Limit, code_for};
@@ -55,6 +56,7 @@ pub(crate) async fn request_plc_operation_signature(
 pub(crate) async fn sign_plc_operation(
     State(app): State<App>,
     caller: Caller<SignPlcOperation>,
+    Waiting(client): Waiting,
     XrpcInput(input): XrpcInput<SignInput>,
 ) -> Result<Json<SignOutput>, XrpcError> {
     let Some(token) = input.token.filter(|token| !token.is_empty()) else {
@@ -66,6 +68,6 @@ pub(crate) async fn sign_plc_operation(
         verification_methods: input.verification_methods,
         services: input.services,
     };
-    let operation = app.moves.sign(&caller.account, changes, &token, caller.actor()).await?;
+    let operation = app.moves.sign(&caller.account, changes, &token, caller.actor(), &client).await?;
     Ok(Json(SignOutput { operation }))
 }

@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use genkan_protocol::syntax::Did;
 use serde::Deserialize;
 
-use crate::accounts::EmailsError;
+use crate::accounts::{CodeError, EmailsError};
 use crate::app::App;
 use crate::base::Secret;
 use crate::db::audit::Actor;
@@ -42,14 +42,14 @@ pub(crate) async fn request_account_delete(
 
 /// Deletes an account by its password and an e-mailed code, without a session.
 ///
-/// A deletion that failed at the host can be repeated, because the code is deleted with the account
-/// and not before.
+/// A deletion that the host has not finished can be repeated, because the code is deleted with the
+/// account and not before. A repeated request takes the deletion up again and waits for its end.
 pub(crate) async fn delete_account(
     State(app): State<App>,
     from: AccountClient,
     XrpcInput(input): XrpcInput<DeleteInput>,
 ) -> Result<(), XrpcError> {
-    let account = app.accounts.find(&input.did).await?;
+    let account = app.accounts.find_to_delete(&input.did).await?;
     let client = from.address(account.as_ref().map(|account| account.host.as_str()));
     app.count_attempt(Limit::UseCode, &address(client)).await?;
     // A wrong password counts as one at sign-in. Otherwise guesses could go on here.
@@ -62,7 +62,29 @@ pub(crate) async fn delete_account(
         app.attempts.failed(&admitted);
         return Err(unauthorized("AuthenticationRequired", messages::WRONG_DID_OR_PASSWORD));
     }
+    if !account.is_open() {
+        // A client repeats the request until the account is gone. That uses up no attempt at the
+        // password, which was right.
+        app.attempts.take_back(&admitted).await?;
+        return delete_again(&app, &input.did, &input.token).await;
+    }
     let code =
         app.emails.check(&input.did, Reason::DeleteAccount, &input.token).await.map_err(EmailsError::from)?;
     Ok(app.standings.delete(code.did(), Actor::Account(&input.did)).await?)
+}
+
+/// Takes up a deletion that is under way. Its code costs no attempt: nothing is left to guess.
+async fn delete_again(app: &App, did: &Did, code: &str) -> Result<(), XrpcError> {
+    let again = match app.emails.find(Reason::DeleteAccount, code).await {
+        Ok(code) if code.did() == did => {
+            app.standings.delete(did, Actor::Account(did)).await.map_err(XrpcError::from)
+        }
+        Ok(_) => Err(CodeError::Invalid.into()),
+        Err(cause) => Err(cause.into()),
+    };
+    match again {
+        // The first request has finished the deletion meanwhile, and removed the code.
+        Err(_) if app.accounts.find_to_delete(did).await?.is_none() => Ok(()),
+        other => other,
+    }
 }

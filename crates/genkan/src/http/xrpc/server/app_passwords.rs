@@ -8,6 +8,7 @@ use crate::accounts::AppPassword;
 use crate::app::App;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
+use crate::http::deadline::Waiting;
 use crate::http::method::method;
 use crate::wire::error::XrpcError;
 
@@ -52,6 +53,7 @@ pub(crate) struct RevokeInput {
 pub(crate) async fn create_app_password(
     State(app): State<App>,
     caller: Caller<CreateAppPassword>,
+    Waiting(client): Waiting,
     XrpcInput(input): XrpcInput<CreateInput>,
 ) -> Result<Json<CreateOutput>, XrpcError> {
     let name = input.name.trim().to_owned();
@@ -59,7 +61,8 @@ pub(crate) async fn create_app_password(
         return Err(XrpcError::invalid("name must have between 1 and 64 characters"));
     }
     let privileged = input.privileged.unwrap_or(false);
-    let created = app.app_passwords.create(&caller.account.did, &name, privileged, caller.actor()).await?;
+    let (did, by) = (&caller.account.did, caller.actor());
+    let created = app.app_passwords.create(did, &name, privileged, by, &client).await?;
     let Some((created, password)) = created else {
         return Err(XrpcError::invalid("an app password of this name already exists"));
     };

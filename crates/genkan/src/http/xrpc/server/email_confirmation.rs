@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
+use crate::http::deadline::Waiting;
 use crate::http::language::language;
 use crate::http::method::method;
 use crate::limits::{Limit, code_for};
@@ -35,7 +36,8 @@ pub(crate) async fn request_email_confirmation(
 pub(crate) async fn confirm_email(
     State(app): State<App>,
     caller: Caller<ConfirmEmail>,
+    Waiting(client): Waiting,
     XrpcInput(input): XrpcInput<ConfirmInput>,
 ) -> Result<(), XrpcError> {
-    Ok(app.emails.confirm(&caller.account, &input.email, &input.token, caller.actor()).await?)
+    Ok(app.emails.confirm(&caller.account, &input.email, &input.token, caller.actor(), &client).await?)
 }

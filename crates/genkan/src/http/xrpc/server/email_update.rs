@@ -9,6 +9,7 @@ use crate::accounts::Email;
 use crate::app::App;
 use crate::http::XrpcInput;
 use crate::http::caller::Caller;
+use crate::http::deadline::Waiting;
 use crate::http::language::language;
 use crate::http::method::method;
 use crate::limits::{Limit, code_for};
@@ -48,6 +49,7 @@ pub(crate) async fn request_email_update(
 pub(crate) async fn update_email(
     State(app): State<App>,
     caller: Caller<UpdateEmail>,
+    Waiting(client): Waiting,
     XrpcInput(input): XrpcInput<UpdateInput>,
 ) -> Result<(), XrpcError> {
     if input.email_auth_factor == Some(true) {
@@ -58,5 +60,5 @@ pub(crate) async fn update_email(
     let email: Email = input.email.parse().map_err(|_| XrpcError::invalid(messages::EMAIL_UNSUPPORTED))?;
     app.sign_ups.rules().check_email(&email).map_err(crate::signup::Error::from)?;
     let token = input.token.as_deref().filter(|token| !token.is_empty());
-    Ok(app.emails.update(&caller.account, &email, token, caller.actor()).await?)
+    Ok(app.emails.update(&caller.account, &email, token, caller.actor(), &client).await?)
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::base::Secret;
 use crate::http::XrpcInput;
+use crate::http::deadline::Waiting;
 use crate::http::language::language;
 use crate::http::method::method;
 use crate::limits::{Limit, code_for};
@@ -45,11 +46,12 @@ pub(crate) async fn request_password_reset(
 pub(crate) async fn reset_password(
     State(app): State<App>,
     from: AccountClient,
+    Waiting(client): Waiting,
     XrpcInput(input): XrpcInput<ResetInput>,
 ) -> Result<(), XrpcError> {
     app.count_attempt_of(&from, (Limit::UseCode, Limit::UseCodeAtHost)).await?;
     let password = Secret::new(input.password);
     app.sign_ups.rules().check_password(&password).map_err(crate::signup::Error::from)?;
-    app.recovery.reset(&input.token, &password).await?;
+    app.recovery.reset(&input.token, &password, &client).await?;
     Ok(())
 }
