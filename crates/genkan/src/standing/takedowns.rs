@@ -81,6 +81,7 @@ impl Standings {
         // The host first: otherwise the owner could sign in to an account that its host still
         // hides.
         self.tell_status(did, StatusChange::TakenDown { applied: false, reference: None }).await?;
+        failpoint("restoration.told");
         let mut tx = self.db.begin().await?;
         // A takedown that came meanwhile has the last word.
         if !sql::remove(&mut tx, did, lease).await? {

@@ -49,6 +49,27 @@ mod tests {
         assert_eq!(left, 0);
     }
 
+    /// As the version before holds a handle, which knows no claims.
+    #[tokio::test]
+    #[ignore = "needs GENKAN_TEST_POSTGRES"]
+    async fn a_claim_waits_for_a_transaction_of_the_version_before() {
+        let fresh = Fresh::postgres().await;
+        let db = fresh.db.clone();
+        let (handle, did) = ("ann.test".parse().unwrap(), "did:plc:ann".parse().unwrap());
+        let mut older = db.begin().await.unwrap();
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('handle ann.test', 0))")
+            .execute(&mut *older)
+            .await
+            .unwrap();
+        let mut newer = db.begin().await.unwrap();
+        let waiting =
+            tokio::time::timeout(std::time::Duration::from_millis(300), hold(&mut newer, &handle, &did));
+        assert!(waiting.await.is_err(), "the version before is not kept out");
+        drop(newer);
+        older.commit().await.unwrap();
+        hold(&mut db.begin().await.unwrap(), &handle, &did).await.unwrap();
+    }
+
     /// Without the older lock, which hides what the claim does.
     #[tokio::test]
     #[ignore = "needs GENKAN_TEST_POSTGRES"]

@@ -36,6 +36,7 @@ on_each_database!(
     c19_a_key_that_is_gone_ends_exactly_its_sessions,
     a_replica_whose_keys_are_behind_ends_no_session,
     a_refusal_to_a_worker_that_lost_its_lease_ends_nothing,
+    a_refusal_that_comes_after_the_lease_was_lost_ends_nothing,
     a_refused_session_has_ended,
     an_idle_session_is_kept_alive,
     a_refresh_goes_on_without_its_caller,
@@ -449,6 +450,27 @@ async fn a_refusal_to_a_worker_that_lost_its_lease_ends_nothing(db: Db) {
     assert!(leases::take(&harness.db, &link, 2, "last", taken, taken.plus(HOUR)).await.unwrap());
     assert!(refused("last", 2).await.unwrap());
     assert_eq!(harness.reason(&link).await, Some("grant_gone"));
+}
+
+/// As above, with the server's own refusal: another worker takes the lease over while the request
+/// is on its way.
+async fn a_refusal_that_comes_after_the_lease_was_lost_ends_nothing(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let link = harness.link().await;
+    let gate = Gate::closed();
+    harness.pds.forget();
+    harness.pds.trouble("/oauth/token", Trouble::Held(gate.clone()));
+    harness.pass(HOUR);
+    let takeover = async {
+        until(|| harness.pds.asked("/oauth/token") == 1).await;
+        harness.pds.end_sessions();
+        let later = harness.now().plus(HOUR);
+        assert!(leases::take(&harness.db, &link, 1, "other", later, later.plus(HOUR)).await.unwrap());
+        gate.open();
+    };
+    let (refused, ()) = tokio::join!(harness.credential(&link), takeover);
+    assert!(matches!(refused, Err(UseError::Unavailable { .. })), "{refused:?}");
+    assert_eq!(harness.reason(&link).await, None, "the worker with the lease will tell");
 }
 
 async fn a_refused_session_has_ended(db: Db) {

@@ -17,6 +17,9 @@ on_each_database!(
     a_taken_down_account_may_only_leave,
     a_host_that_was_away_is_told_of_a_takedown_and_its_end,
     a_takedown_survives_a_kill_before_the_host_is_told,
+    a_takedown_survives_a_kill_after_the_host_was_told,
+    a_restoration_goes_on_after_a_kill_when_the_host_was_told,
+    a_takedown_by_command_is_told_by_a_running_genkan,
     owners_read_their_own_data_when_others_may_not,
 );
 
@@ -127,24 +130,76 @@ async fn a_host_that_was_away_is_told_of_a_takedown_and_its_end(plan: Plan) {
     net.sign_in(&alice.handle, &alice.password).await.ok();
 }
 
-async fn a_takedown_survives_a_kill_before_the_host_is_told(plan: Plan) {
-    let mut net = plan.await;
-    let alice = net.sign_up("alice").await;
-    net.restart_with(&[("GENKAN_TEST_CRASH_AT".to_owned(), "takedown.recorded".to_owned())]).await;
+/// Has the operator apply a takedown, or end it, and Genkan killed at this point.
+async fn killed_at(point: &str, net: &mut TestNetwork, user: &User, applied: bool) {
+    net.restart_with(&[("GENKAN_TEST_CRASH_AT".to_owned(), point.to_owned())]).await;
     let input = json!({
-        "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": alice.did },
-        "takedown": { "applied": true },
+        "subject": { "$type": "com.atproto.admin.defs#repoRef", "did": user.did },
+        "takedown": { "applied": applied },
     });
     let operator = net.operator();
     let request = operator.request(Method::POST, &format!("/xrpc/{STATUS}"));
     let request = request.header("content-type", "application/json").body(input.to_string()).unwrap();
     assert!(operator.try_send(request).await.is_err(), "Genkan was killed before it answered");
     assert!(net.genkan_mut().is_gone(Duration::from_secs(20)).await);
+}
+
+async fn a_takedown_survives_a_kill_before_the_host_is_told(plan: Plan) {
+    let mut net = plan.await;
+    let alice = net.sign_up("alice").await;
+    killed_at("takedown.recorded", &mut net, &alice, true).await;
     assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
     net.restart().await;
     assert_eq!(net.refresh(&alice.refresh).await.summary(), "401 AccountTakedown");
     let is_told = async || net.host(0).account(&alice.did).unwrap().taken_down;
     within(TOLD, "the host knows of the takedown", is_told).await;
+}
+
+async fn a_takedown_survives_a_kill_after_the_host_was_told(plan: Plan) {
+    let mut net = plan.await;
+    let alice = net.sign_up("alice").await;
+    killed_at("takedown.told", &mut net, &alice, true).await;
+    assert!(net.host(0).account(&alice.did).unwrap().taken_down);
+    let before = net.host(0).asked(STATUS);
+    net.restart().await;
+    assert_eq!(net.refresh(&alice.refresh).await.summary(), "401 AccountTakedown");
+    // That the host knows was not recorded, so it is told once more.
+    within(TOLD, "the host is told again", async || net.host(0).asked(STATUS) > before).await;
+    assert!(net.host(0).account(&alice.did).unwrap().taken_down);
+    take_down(&net, &alice, false).await;
+    net.sign_in(&alice.handle, &alice.password).await.ok();
+}
+
+async fn a_restoration_goes_on_after_a_kill_when_the_host_was_told(plan: Plan) {
+    let mut net = plan.await;
+    let alice = net.sign_up("alice").await;
+    take_down(&net, &alice, true).await;
+    killed_at("restoration.told", &mut net, &alice, false).await;
+    assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
+    net.restart().await;
+    within(TOLD, "the account is restored", async || {
+        net.sign_in(&alice.handle, &alice.password).await.status == 200
+    })
+    .await;
+    assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
+}
+
+async fn a_takedown_by_command_is_told_by_a_running_genkan(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    net.host(0).trouble(STATUS, Trouble::CutBefore);
+    let said = net.command(&["account", "takedown", &alice.handle]).await.ok();
+    assert!(said.contains("did not answer yet"), "{said}");
+    // The command has ended, and what it did is in effect.
+    assert_eq!(net.refresh(&alice.refresh).await.summary(), "401 AccountTakedown");
+    assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
+    net.host(0).mend();
+    let is_told = async || net.host(0).account(&alice.did).unwrap().taken_down;
+    within(TOLD, "the host knows of the takedown", is_told).await;
+    let said = net.command(&["account", "restore", &alice.handle]).await.ok();
+    assert!(said.contains("is restored"), "{said}");
+    assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
+    net.sign_in(&alice.handle, &alice.password).await.ok();
 }
 
 async fn owners_read_their_own_data_when_others_may_not(plan: Plan) {
