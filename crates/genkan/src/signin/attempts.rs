@@ -149,7 +149,13 @@ impl Attempts {
     /// ended, and at other addresses.
     pub(crate) async fn succeeded_in(&self, admitted: &Admitted, visit: &Visit) {
         self.succeeded(admitted).await;
-        let Some(did) = &admitted.did else { return };
+        if let Some(did) = &admitted.did {
+            self.note_browser(did, visit).await;
+        }
+    }
+
+    /// Records the browser in which an account was created or signed in to. A failure is logged only.
+    pub(crate) async fn note_browser(&self, did: &Did, visit: &Visit) {
         if let Err(cause) = self.store(did, &self.hash_of_device(&visit.device), self.clock.now()).await {
             let cause = &cause as &dyn std::error::Error;
             tracing::warn!(account.did = did.as_str(), cause, "the browser of a sign-in was not recorded");

@@ -3,9 +3,11 @@
 //!
 //! A *device* is a browser, recognised by a pair of cookies: one that stays, and one that *rotates*
 //! every few minutes and at every sign-in and sign-out. The database has hashes of both. The answer
-//! with a rotated cookie can be lost, so the previous cookie is accepted for some seconds, and once
-//! more within [`LOST_ANSWER`]. After that an older cookie means that two programs share the
-//! cookies, of which one may be a thief. The device and every sign-in on it then end. A *sign-in* is remembered, or
+//! with a rotated cookie can be lost or slow, so the cookies that it replaced are accepted for some
+//! seconds, and each once more within a minute. After that an older cookie means that two programs
+//! share the cookies, of which one may be a thief. The device and every sign-in on it then end. When
+//! strangers have had too many devices stored, a browser gets its row only when it signs in, and a key
+//! of Genkan proves its cookies until then. A *sign-in* is remembered, or
 //! valid for one authorization request only. In both cases it is fresh for a while, and then Genkan
 //! asks for the password again.
 //!

@@ -111,6 +111,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
     let keep =
         flow.as_ref().map_or(Persistence::Remembered, |flow| Persistence::OneRequest(flow.opened.uri.id()));
     app.sign_ins.sign_in(&mut visit, &account, keep).await?;
+    app.attempts.note_browser(&account.did, &visit).await;
     call.jar.keep(&visit);
     let context = FormContext::of(&pages, &call, flow.take().map(|flow| flow.reference));
     pages.see_other(&context.link_for(did))
