@@ -59,7 +59,7 @@ fn cbor(value: &Value) -> Vec<u8> {
 /// The first bytes of an item: its major type, and a number.
 fn head(major: u8, number: usize) -> Vec<u8> {
     let number = u8::try_from(number).unwrap();
-    if number < 24 { vec![major << 5 | number] } else { vec![major << 5 | 24, number] }
+    if number < 24 { vec![major << 5 | number] } else { vec![major << 5 | 0x18, number] }
 }
 
 fn text(value: &str) -> Vec<u8> {
@@ -83,7 +83,8 @@ fn link(cid: Cid) -> Vec<u8> {
 
 fn binary(cid: Cid) -> Vec<u8> {
     let text = cid.to_string().to_uppercase();
-    data_encoding::BASE32_NOPAD.decode(&text.as_bytes()[1..]).unwrap()
+    // The first letter names the encoding.
+    data_encoding::BASE32_NOPAD.decode(text.get(1..).unwrap().as_bytes()).unwrap()
 }
 
 fn section(content: &[u8]) -> Vec<u8> {
