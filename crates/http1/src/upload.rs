@@ -5,13 +5,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::clock::monotonic_now;
-use bytes::Bytes;
+use crate::error::Error;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tokio::time::Instant;
 
@@ -199,6 +201,32 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         });
         self.kept = Some(Rc::clone(&kept));
         kept
+    }
+
+    /// Reads the whole body and returns it. It is then sent from memory. Comes before
+    /// [`keep`](Self::keep), so that no piece is kept twice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BodyTooLarge`] or [`Error::BrokenBody`].
+    pub async fn read_ahead(&mut self) -> Result<Bytes, Error> {
+        let mut whole = BytesMut::new();
+        while let Some(piece) = poll_fn(|cx| self.poll_data(cx)).await {
+            let piece = piece.map_err(|UploadError| match self.progress.state() {
+                UploadState::TooLarge => Error::BodyTooLarge,
+                _ => Error::BrokenBody,
+            })?;
+            whole.extend_from_slice(&piece);
+        }
+        let whole = whole.freeze();
+        // Counted once more when it is sent.
+        self.left = self.limit;
+        self.progress.bytes.set(0);
+        // An empty piece would be written as the last chunk.
+        if !whole.is_empty() {
+            self.again.push_back(whole.clone());
+        }
+        Ok(whole)
     }
 
     pub(crate) fn report(&self, state: UploadState) {

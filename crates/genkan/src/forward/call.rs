@@ -57,7 +57,7 @@ impl Call<'_> {
     /// connect to.
     pub(super) fn check_service(&self, names: &Names) -> Result<(), Error> {
         match self.row.handling {
-            Handling::PassedOn => {
+            Handling::PassedOn | Handling::Addressed => {
                 proxied_service::check(&self.request.headers, names).map_err(Error::BadService)
             }
             // The PDS ignores the header.
@@ -68,7 +68,7 @@ impl Call<'_> {
     /// Whether `atproto-proxy` reaches the PDS. A value that was not refused because the PDS ignores
     /// it is dropped: some PDS may be made differently.
     pub(super) fn passes_service(&self, names: &Names) -> bool {
-        self.row.handling == Handling::PassedOn
+        matches!(self.row.handling, Handling::PassedOn | Handling::Addressed)
             || proxied_service::check(&self.request.headers, names).is_ok()
     }
 

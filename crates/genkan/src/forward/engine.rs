@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
 use http_body::Body as _;
 use http1::{BodyLength, Connector, Deadlines, Exchange, KeepBudget, RequestHead, UploadProgress};
@@ -102,13 +103,8 @@ pub(super) type Upload = http1::Upload<Incoming>;
 pub(super) type KeptBody = http1::KeptBody<Incoming>;
 
 impl Input {
-    /// Examines a request's body. With a budget, the body is kept for another try.
-    pub(super) fn of(
-        call: &Call<'_>,
-        body: Incoming,
-        limits: &Limits,
-        budget: Option<&Rc<KeepBudget>>,
-    ) -> Result<Self, Error> {
+    /// Examines a request's body.
+    pub(super) fn of(call: &Call<'_>, body: Incoming, limits: &Limits) -> Result<Self, Error> {
         if body.is_end_stream() {
             return Ok(Self {
                 upload: None,
@@ -130,9 +126,22 @@ impl Input {
             return Err(Error::TooLarge);
         }
         let length = size.exact().map_or(BodyLength::Chunked, BodyLength::Known);
-        let (mut upload, progress) = Upload::new(body, most);
-        let kept = budget.map(|budget| upload.keep(budget));
-        Ok(Self { upload: Some(upload), kept, length, progress: Some(progress), answer_within })
+        let (upload, progress) = Upload::new(body, most);
+        Ok(Self { upload: Some(upload), kept: None, length, progress: Some(progress), answer_within })
+    }
+
+    /// Keeps the body for another try.
+    pub(super) fn keep(&mut self, budget: &Rc<KeepBudget>) {
+        self.kept = self.upload.as_mut().map(|upload| upload.keep(budget));
+    }
+
+    /// Reads the whole body, which is then sent from memory. Returns nothing for a request without a
+    /// body. Comes before [`keep`](Self::keep).
+    pub(super) async fn read_ahead(&mut self, limits: &Limits) -> Result<Option<Bytes>, Error> {
+        let Some(upload) = &mut self.upload else { return Ok(None) };
+        // One limit for the whole of it, since it is small.
+        let body = tokio::time::timeout(limits.idle, upload.read_ahead()).await;
+        Ok(Some(body.map_err(|_| Error::SlowClient)??))
     }
 
     pub(super) const fn has_body(&self) -> bool {

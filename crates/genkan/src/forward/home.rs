@@ -7,16 +7,19 @@ use http::{Response, StatusCode};
 use http1::{Exchange, Permit};
 use hyper::body::Incoming;
 
+use super::addressee;
 use super::answer::{AnswerBody, ForwardedBody};
 use super::call::{Call, Client};
 use super::engine::{Answer, Forwarder, Input, again, response};
 use super::error::{Cause, Error};
 use super::error_body::{MAX_PEEK, is_small_json, names_error};
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
+use super::proxied_service;
 use super::rooms::FleetHosts;
 use super::shares::{Holder, Place};
 use crate::fleet::{Host, HostId};
 use crate::oauth::{CallerPlace, GrantCaller};
+use crate::routing::Handling;
 use crate::sessions::Caller;
 
 /// A host of the fleet, and the credential that a call carries to it.
@@ -76,9 +79,14 @@ impl<R: FleetHosts> Forwarder<R> {
     ) -> Result<Response<AnswerBody>, Error> {
         let holder = destination.credential.holder(call.client);
         let (permit, place) = self.pools.host(&destination.host).admit(holder, call.answerer())?;
+        let mut input = Input::of(call, body, &self.limits)?;
+        if call.row.handling == Handling::Addressed {
+            Box::pin(self.check_addressee(call, &mut input)).await?;
+        }
         // Only a proof can be refused for its nonce, so only a body that goes with a proof is kept.
-        let budget = matches!(destination.credential, HomeCredential::Grant(_)).then_some(&self.budget);
-        let input = Input::of(call, body, &self.limits, budget)?;
+        if matches!(destination.credential, HomeCredential::Grant(_)) {
+            input.keep(&self.budget);
+        }
         let sign = || self.sign_for_host(destination, call);
         let head = ForwardedHead {
             request: call.request,
@@ -121,6 +129,16 @@ impl<R: FleetHosts> Forwarder<R> {
             kept.stop();
         }
         self.take(answer, (permit, place), destination, call.row.is_file).await
+    }
+
+    /// Refuses a call whose input names a service that a host may not be sent to.
+    async fn check_addressee(&self, call: &Call<'_>, input: &mut Input) -> Result<(), Error> {
+        // Without an input the host has no service to call.
+        let Some(body) = input.read_ahead(&self.limits).await? else { return Ok(()) };
+        let service = addressee::service(&call.request.headers, &body).map_err(Error::BadService)?;
+        let Some(did) = service else { return Ok(()) };
+        proxied_service::check_did(&did, self.external.names())
+            .map_err(|_| Error::BadService(addressee::NOT_PUBLIC))
     }
 
     fn sign_for_host(&self, destination: &HomeDestination, call: &Call<'_>) -> Result<Signed, Error> {

@@ -94,6 +94,10 @@ impl Limits {
             BodyLimit::Upload => (self.blob, self.answer_head_after_upload),
             BodyLimit::Import => (self.import, self.answer_head_after_upload),
             BodyLimit::Own | BodyLimit::Forwarded => (self.input, self.answer_head),
+            BodyLimit::ReadAhead => (READ_AHEAD, self.answer_head),
         }
     }
 }
+
+/// The most bytes of an input that Genkan reads before it forwards it.
+const READ_AHEAD: u64 = 64 << 10;

@@ -95,7 +95,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
         if self.rooms.own_server(&pds) == Some(OwnServer::Genkan) {
             return Err(Error::Loop);
         }
-        let input = Input::of(call, body, &self.limits, Some(&self.budget))?;
+        let mut input = Input::of(call, body, &self.limits)?;
+        input.keep(&self.budget);
         let account = CallOwner::Did(destination.caller.did.clone());
         let kind = CallKind::of(call.row.weight, &request.method);
         // Checked again, unless the last check is seconds old: the name may point to another

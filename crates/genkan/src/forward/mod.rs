@@ -10,11 +10,13 @@
 //!    timeouts are those of the crate `http1`.
 //! 3. An [`AnswerBody`] goes back to the client. It is never collected.
 //!
-//! `proxied_service` checks the service that a call names in `atproto-proxy`. `engine` has what all
-//! calls of one edge thread share, `pools` its connections, `shares` who holds a server's places, and
-//! `limits` the operator's limits. What can go wrong is an [`Error`]. `rooms` has the traits by which
-//! this room asks others: who calls, what the fleet knows, and what is known of external accounts.
+//! `proxied_service` checks the service that a call names in `atproto-proxy`, and `addressee` finds
+//! the one that it names in its input. `engine` has what all calls of one edge thread share, `pools` its
+//! connections, `shares` who holds a server's places, and `limits` the operator's limits. What can go
+//! wrong is an [`Error`]. `rooms` has the traits by which this room asks others: who calls, what the
+//! fleet knows, and what is known of external accounts.
 
+mod addressee;
 mod answer;
 mod call;
 mod destination;

@@ -45,14 +45,31 @@ pub(super) fn check(headers: &HeaderMap, names: &Names) -> Result<(), &'static s
     if text.contains([' ', '\t']) {
         return Err("proxy header cannot contain spaces");
     }
+    check_did(did, names).map_err(|problem| match problem {
+        BadDid::Form => "invalid did in proxy header",
+        BadDid::NotPublic => "the service in the proxy header is not a public one",
+    })
+}
+
+/// Why a host may not be sent to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadDid {
+    /// It is not a DID of a method that is used for services.
+    Form,
+    /// Its name is not one that Genkan's guarded client would connect to.
+    NotPublic,
+}
+
+/// Checks the DID of a service, which a host resolves.
+pub(super) fn check_did(did: &str, names: &Names) -> Result<(), BadDid> {
     if Did::check(did).is_err() {
-        return Err("invalid did in proxy header");
+        return Err(BadDid::Form);
     }
     match did.strip_prefix("did:web:") {
         Some(identifier) if is_reachable(identifier, names) => Ok(()),
-        Some(_) => Err("the service in the proxy header is not a public one"),
+        Some(_) => Err(BadDid::NotPublic),
         None if Did::is_of_account(did) => Ok(()),
-        None => Err("invalid did in proxy header"),
+        None => Err(BadDid::Form),
     }
 }
 

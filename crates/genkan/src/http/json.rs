@@ -50,7 +50,7 @@ fn check_type(headers: &HeaderMap) -> XrpcResult<()> {
     if media_type::is(headers, "application/json") {
         Ok(())
     } else {
-        Err(XrpcError::invalid("Content-Type must be application/json"))
+        Err(XrpcError::invalid(messages::JSON_REQUIRED))
     }
 }
 

@@ -146,6 +146,7 @@ const fn body_limit(row: &Row) -> &'static str {
             BodyLimit::Forwarded => "`GENKAN_FORWARDED_BODY_LIMIT`",
             BodyLimit::Upload => "`GENKAN_UPLOAD_LIMIT`",
             BodyLimit::Import => "`GENKAN_IMPORT_LIMIT`",
+            BodyLimit::ReadAhead => "64 KiB",
         },
         MethodKind::Query | MethodKind::Subscription => "",
     }

@@ -34,6 +34,9 @@ pub(crate) enum Handling {
     Helped,
     /// Passes it on to the service that `atproto-proxy` names, or to its default service.
     PassedOn,
+    /// Calls the service that the input names in `serviceDid`. A PDS without an app view may pass it
+    /// on to the service that `atproto-proxy` names.
+    Addressed,
 }
 
 /// How a method is called.
@@ -144,6 +147,8 @@ pub(crate) enum BodyLimit {
     Upload,
     /// `limits.import`
     Import,
+    /// 64 KiB, since Genkan reads the whole input before it forwards it.
+    ReadAhead,
 }
 
 /// How an external PDS counts a call against its rate limits.
@@ -228,6 +233,10 @@ impl Row {
 
     pub(super) const fn helped(self) -> Self {
         Self { handling: Handling::Helped, ..self }
+    }
+
+    pub(super) const fn addressed(self) -> Self {
+        Self { handling: Handling::Addressed, body_limit: BodyLimit::ReadAhead, ..self }
     }
 
     const fn new(method: &'static str, kind: MethodKind, rule: Rule) -> Self {

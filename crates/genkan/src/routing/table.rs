@@ -148,9 +148,9 @@ pub(crate) static ROWS: &[Row] = &[
     Row::forwarded("com.atproto.identity.getRecommendedDidCredentials", Query, CallerHome).alone(),
     // The host waits for the PLC directory.
     Row::forwarded("com.atproto.identity.submitPlcOperation", Procedure, CallerHome).helped(),
-    // The input names the service that is told; the host ignores `atproto-proxy`.
-    Row::forwarded("app.bsky.notification.registerPush", Procedure, CallerHome).helped(),
-    Row::forwarded("app.bsky.notification.unregisterPush", Procedure, CallerHome).helped(),
+    // The input names the service that the host calls.
+    Row::forwarded("app.bsky.notification.registerPush", Procedure, CallerHome).addressed(),
+    Row::forwarded("app.bsky.notification.unregisterPush", Procedure, CallerHome).addressed(),
     Row::not_yet(
         "com.atproto.admin.updateAccountHandle",
         Procedure,

@@ -19,6 +19,8 @@ pub(crate) const BAD_PATH: &str = "the path must be /xrpc/ followed by one metho
 pub(crate) const ONE_HOST: &str = "exactly one Host header is required";
 /// 400: the client left while it sent the body, or sent it broken.
 pub(crate) const TRUNCATED_BODY: &str = "the request body was truncated";
+/// 400: the body has another media type, or a charset that is not accepted.
+pub(crate) const JSON_REQUIRED: &str = "Content-Type must be application/json";
 /// 404: no page, file or method is at the path.
 pub(crate) const NOTHING_HERE: &str = "nothing is at this path";
 /// 405: no path serves this verb.

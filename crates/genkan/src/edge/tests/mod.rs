@@ -17,6 +17,7 @@ mod linked_errors;
 mod network;
 mod raw_host;
 mod routes;
+mod services;
 mod shutdown;
 mod slow_reader;
 mod tls;
