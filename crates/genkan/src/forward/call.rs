@@ -7,7 +7,7 @@ use http::request::Parts;
 use http1::Answerer;
 
 use super::error::Error;
-use super::proxied_service::{self, ATPROTO_PROXY};
+use super::proxied_service::{self, ATPROTO_PROXY, WebName};
 use super::shares::Holder;
 use crate::base::fetch::Names;
 use crate::limits::ClientNetwork;
@@ -54,14 +54,14 @@ impl Call<'_> {
     }
 
     /// Refuses a call that its PDS would pass on to a service that no server of the operator may
-    /// connect to.
-    pub(super) fn check_service(&self, names: &Names) -> Result<(), Error> {
+    /// connect to, as far as its text tells. Returns the name that has to be looked up.
+    pub(super) fn check_service(&self, names: &Names) -> Result<Option<WebName<'_>>, Error> {
         match self.row.handling {
             Handling::PassedOn | Handling::Addressed => {
                 proxied_service::check(&self.request.headers, names).map_err(Error::BadService)
             }
             // The PDS ignores the header.
-            Handling::Alone | Handling::Helped => Ok(()),
+            Handling::Alone | Handling::Helped => Ok(None),
         }
     }
 

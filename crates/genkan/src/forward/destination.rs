@@ -15,6 +15,7 @@ use super::external::permission;
 use super::headers::has_passed;
 use super::home::{HomeCredential, HomeDestination};
 use super::linked::LinkedDestination;
+use super::proxied_service::{self, WebName};
 use super::reads::ReadDestination;
 use super::rooms::{OwnServer, Rooms, TokenError};
 use crate::accounts::Home;
@@ -80,8 +81,15 @@ impl<R: Rooms> Forwarder<R> {
     pub(crate) async fn find_destination(&self, call: &Call<'_>) -> Result<Destination, Error> {
         match &call.route {
             Route::Caller { shown } => {
-                call.check_service(self.external.names())?;
-                self.callers_pds(*shown, call).await
+                let service = call.check_service(self.external.names())?;
+                let destination = self.callers_pds(*shown, call).await?;
+                // Only a caller who is known causes a lookup.
+                match service {
+                    Some(WebName(name)) if !self.external.services().is_public(name).await => {
+                        Err(Error::BadService(proxied_service::NOT_PUBLIC))
+                    }
+                    _ => Ok(destination),
+                }
             }
             Route::Target { account, shown } => match self.home(account).await? {
                 Some(home) => self.home_destination(&home, HomeCredential::None),

@@ -14,7 +14,7 @@ use super::engine::{Answer, Forwarder, Input, again, response};
 use super::error::{Cause, Error};
 use super::error_body::{MAX_PEEK, is_small_json, names_error};
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
-use super::proxied_service;
+use super::proxied_service::{self, WebName};
 use super::rooms::FleetHosts;
 use super::shares::{Holder, Place};
 use crate::fleet::{Host, HostId};
@@ -137,8 +137,12 @@ impl<R: FleetHosts> Forwarder<R> {
         let Some(body) = input.read_ahead(&self.limits).await? else { return Ok(()) };
         let service = addressee::service(&call.request.headers, &body).map_err(Error::BadService)?;
         let Some(did) = service else { return Ok(()) };
-        proxied_service::check_did(&did, self.external.names())
-            .map_err(|_| Error::BadService(addressee::NOT_PUBLIC))
+        let is_public = match proxied_service::check_did(&did, self.external.names()) {
+            Ok(Some(WebName(name))) => self.external.services().is_public(name).await,
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        if is_public { Ok(()) } else { Err(Error::BadService(addressee::NOT_PUBLIC)) }
     }
 
     fn sign_for_host(&self, destination: &HomeDestination, call: &Call<'_>) -> Result<Signed, Error> {

@@ -40,7 +40,7 @@ pub(crate) use destination::Destination;
 pub(crate) use engine::Forwarder;
 pub(crate) use error::{Error, NOT_CARRIED};
 #[cfg(test)]
-pub(crate) use external::{CallBudgetRules, ReadLimits};
+pub(crate) use external::{CallBudgetRules, ReadLimits, ServiceRules};
 pub(crate) use external::{ExternalPdses, ExternalPolicy};
 pub(crate) use headers::{LinkCredential, Signed};
 pub(crate) use limits::Limits;

@@ -2,7 +2,8 @@
 //!
 //! A PDS passes most methods on to this service. It resolves the DID first, so for a `did:web` it
 //! connects to a name that the caller chose. Hosts behind a plain-http front run without a guard of
-//! their own, so Genkan refuses the names that its own guarded client would refuse.
+//! their own, so Genkan refuses the names that its own guarded client would refuse: here by their text,
+//! and in `external::services` by the addresses that they lead to.
 
 use genkan_protocol::syntax::Did;
 use http::Uri;
@@ -15,21 +16,26 @@ use crate::identity::origin_of_web;
 /// Names the service that a PDS passes a call on to.
 pub(super) const ATPROTO_PROXY: HeaderName = HeaderName::from_static("atproto-proxy");
 
-/// Checks the service that a call names, if it names one.
+/// The name of a `did:web` whose text has passed, without the method: what is looked up before a host
+/// is sent there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WebName<'a>(pub(super) &'a str);
+
+/// Checks the service that a call names, if it names one. Returns the name that has to be looked up.
 ///
 /// # Errors
 ///
 /// What the caller is told. The texts about the header's form are those of the reference PDS.
-pub(super) fn check(headers: &HeaderMap, names: &Names) -> Result<(), &'static str> {
+pub(super) fn check<'a>(headers: &'a HeaderMap, names: &Names) -> Result<Option<WebName<'a>>, &'static str> {
     let mut values = headers.get_all(ATPROTO_PROXY).iter();
-    let Some(value) = values.next() else { return Ok(()) };
+    let Some(value) = values.next() else { return Ok(None) };
     // Genkan might check one of them, and the host use the other.
     if values.next().is_some() {
         return Err("duplicate atproto-proxy header");
     }
     // As at the reference PDS, an empty value counts as no header.
     if value.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let text = value.to_str().map_err(|_| FORMAT)?;
     let (did, service) = text.split_once('#').ok_or(NO_SERVICE)?;
@@ -47,7 +53,7 @@ pub(super) fn check(headers: &HeaderMap, names: &Names) -> Result<(), &'static s
     }
     check_did(did, names).map_err(|problem| match problem {
         BadDid::Form => "invalid did in proxy header",
-        BadDid::NotPublic => "the service in the proxy header is not a public one",
+        BadDid::NotPublic => NOT_PUBLIC,
     })
 }
 
@@ -60,15 +66,15 @@ pub(super) enum BadDid {
     NotPublic,
 }
 
-/// Checks the DID of a service, which a host resolves.
-pub(super) fn check_did(did: &str, names: &Names) -> Result<(), BadDid> {
+/// Checks the DID of a service, which a host resolves. Returns the name that has to be looked up.
+pub(super) fn check_did<'a>(did: &'a str, names: &Names) -> Result<Option<WebName<'a>>, BadDid> {
     if Did::check(did).is_err() {
         return Err(BadDid::Form);
     }
     match did.strip_prefix("did:web:") {
-        Some(identifier) if is_reachable(identifier, names) => Ok(()),
+        Some(identifier) if is_reachable(identifier, names) => Ok(Some(WebName(identifier))),
         Some(_) => Err(BadDid::NotPublic),
-        None if Did::is_of_account(did) => Ok(()),
+        None if Did::is_of_account(did) => Ok(None),
         None => Err(BadDid::Form),
     }
 }
@@ -83,6 +89,8 @@ fn is_reachable(identifier: &str, names: &Names) -> bool {
     url.is_some_and(|url| names.check(&url).is_ok())
 }
 
+/// What the caller is told about a service that a host may not be sent to.
+pub(super) const NOT_PUBLIC: &str = "the service in the proxy header is not a public one";
 const NO_SERVICE: &str = "no service id specified in proxy header";
 const FORMAT: &str = "invalid proxy header format";
 
@@ -100,7 +108,7 @@ mod tests {
         for value in values {
             headers.append(ATPROTO_PROXY, HeaderValue::from_bytes(value).unwrap());
         }
-        check(&headers, &names)
+        check(&headers, &names).map(drop)
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::base::{Clock, Origin, monotonic_now};
 use crate::config::{Rate, TargetReads};
 use crate::db::LiveReplicas;
 use crate::edge::{BoundAddress, Edge, EdgeContext, IntakeLimit, Settings};
-use crate::forward::{self, CallBudgetRules, ExternalPdses, ExternalPolicy, ReadLimits};
+use crate::forward::{self, CallBudgetRules, ExternalPdses, ExternalPolicy, ReadLimits, ServiceRules};
 use crate::identity::PdsLocation;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::{ClientAddr, TrustedPeers};
@@ -68,6 +68,7 @@ fn policy() -> ExternalPolicy {
             wait: Duration::from_secs(2),
         },
         at_once: 64,
+        services: ServiceRules { must_exist: true, lookup_limit: PATIENCE },
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
-use super::network::{ALICES, Network, summary};
+use super::network::{ALICES, ASK, ExternalSetup, Network, summary};
 use super::raw_host::{HostConnection, answers_ok};
+use crate::base::fetch::test_dns::{Reply, TestDns};
 
 const JSON: &str = "content-type: application/json\r\n";
 const METHODS: [&str; 2] = ["registerPush", "unregisterPush"];
@@ -139,4 +140,41 @@ async fn an_input_that_does_not_come_is_waited_for_no_longer_than_the_limit() {
     client.send(request).await;
     assert_eq!(summary(&client.answer().await), "408 InvalidRequest");
     assert!(network.one.heard().is_empty());
+}
+
+/// A host's resolver finds what Genkan's finds, and with a search list more than that.
+#[tokio::test]
+async fn a_name_that_leads_to_a_private_address_is_refused() {
+    let dns = TestDns::start(|name, _| match name {
+        "view.example.com." => Reply::addresses(&["1.1.1.1"]),
+        "127.0.0.1.nip.example.com." => Reply::addresses(&["127.0.0.1"]),
+        _ => Reply::NoSuchName,
+    })
+    .await;
+    let setup = ExternalSetup { dns: dns.address(), ..ExternalSetup::listing(&[]) };
+    let network = Network::with_external(setup, |_| {}).await;
+    for name in ["127.0.0.1.nip.example.com", "kubernetes.default", "localhost.localdomain"] {
+        for line in [ASK, "GET /xrpc/com.atproto.sync.listHosts"] {
+            let fields = format!("{ALICES}atproto-proxy: did:web:{name}#x\r\n");
+            assert_eq!(summary(&network.ask(line, &fields).await), "400 InvalidRequest", "{name}");
+        }
+        for method in METHODS {
+            let request = post(method, &format!("{ALICES}{JSON}"), &input(&format!("did:web:{name}")));
+            assert_eq!(summary(&network.raw(request).await), "400 InvalidRequest", "{name}");
+        }
+    }
+    assert!(network.one.heard().is_empty(), "no host was asked");
+    let before = dns.asked();
+    for token in ["", "authorization: Bearer expired\r\n"] {
+        let fields = format!("{token}atproto-proxy: did:web:other.example.com#x\r\n");
+        assert_ne!(summary(&network.ask(ASK, &fields).await), "200 -");
+    }
+    assert_eq!(dns.asked(), before, "a stranger causes no lookup");
+    for _ in 0..3 {
+        let fields = format!("{ALICES}atproto-proxy: did:web:view.example.com#x\r\n");
+        assert_eq!(summary(&network.ask(ASK, &fields).await), "200 -");
+        let request = post("registerPush", &format!("{ALICES}{JSON}"), &input("did:web:view.example.com"));
+        assert_eq!(summary(&network.raw(request).await), "200 -");
+    }
+    assert!(dns.asked() <= before + 2, "once for each family of addresses");
 }

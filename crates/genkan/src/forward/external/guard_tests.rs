@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use super::limits::ReadLimits;
 use super::policy::{ExternalPdses, ExternalPolicy};
 use super::rules::CallBudgetRules;
+use super::services::ServiceRules;
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::fetch::{Dns, Names, tls};
 use crate::base::{Clock, Origin};
@@ -58,6 +59,7 @@ impl Guard {
                 wait: Duration::ZERO,
             },
             at_once: 8,
+            services: ServiceRules { must_exist: true, lookup_limit: Duration::ZERO },
         };
         let names = Names::new(Dns::new(&[dns.address()]).unwrap(), Vec::new());
         let rules =

@@ -4,7 +4,8 @@
 //! `policy` says which PDSes are called and checks their addresses, `limits` bounds what one client
 //! may read, and `budget` keeps Genkan's calls within the rate limits of each PDS: `host` has the
 //! `window`s of one PDS and the `shares` of its accounts. When few calls are left, accounts wait in
-//! a fair `queue`. `permission` says which calls the grant of a linked account allows.
+//! a fair `queue`. `permission` says which calls the grant of a linked account allows. `services`
+//! resolves the services that hosts are sent to.
 //!
 //! Nothing here sends a call: `forward::reads` and `forward::linked` do, by these rules.
 
@@ -17,6 +18,7 @@ pub(super) mod permission;
 mod policy;
 mod queue;
 mod rules;
+mod services;
 mod shares;
 mod window;
 
@@ -28,3 +30,5 @@ pub(crate) use policy::{ExternalPdses, ExternalPolicy};
 #[cfg(test)]
 pub(crate) use rules::CallBudgetRules;
 pub(super) use rules::{CallKind, CallOwner};
+#[cfg(test)]
+pub(crate) use services::ServiceRules;

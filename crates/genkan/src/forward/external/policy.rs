@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::budget::{Admission, CallBudgets};
 use super::limits::{ReadLimiter, ReadLimits, ReadPermit, ReadRefusal};
 use super::rules::{BudgetError, CallBudgetRules, CallKind, CallOwner};
+use super::services::{ServiceRules, Services};
 use super::window::CallClass;
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
@@ -35,6 +36,7 @@ pub(crate) struct ExternalPolicy {
     pub(crate) fair: CallBudgetRules,
     /// Requests under way at one PDS from one edge thread.
     pub(crate) at_once: usize,
+    pub(crate) services: ServiceRules,
 }
 
 impl ExternalPolicy {
@@ -48,6 +50,7 @@ impl ExternalPolicy {
             reads: ReadLimits::of(config),
             fair: CallBudgetRules::of(config),
             at_once: external.connections,
+            services: ServiceRules::of(config),
         }
     }
 }
@@ -57,6 +60,7 @@ impl ExternalPolicy {
 pub(crate) struct ExternalPdses {
     pub(in crate::forward) policy: Arc<ExternalPolicy>,
     names: Names,
+    services: Services,
     /// The runtime that resolves names. A lookup must not end with the edge thread that needs it.
     control: Handle,
     checked: Arc<ByteCache<Origin, CheckedOrigin>>,
@@ -97,6 +101,7 @@ impl ExternalPdses {
         let counters = ["linked", "read"]
             .map(|class| ["at_once", "waited", "refused"].map(|outcome| counter(class, outcome)));
         Self {
+            services: Services::new(names.clone(), policy.services),
             names,
             control: Handle::current(),
             checked: Arc::new(byte_cache(NAMES_BYTES, NAMES_TYPICAL)),
@@ -112,6 +117,11 @@ impl ExternalPdses {
     /// The names that Genkan connects to.
     pub(in crate::forward) const fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// The services that hosts are sent to.
+    pub(in crate::forward) const fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Returns the addresses of an origin, all of them checked recently.
