@@ -12,7 +12,7 @@ use crate::edge::{By, Counters};
 use crate::fleet::Fleet;
 use crate::forward::ExternalPdses;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED, HOST_HEALTHY, Metrics, REQUESTS};
-use crate::wire::TrustedPeers;
+use crate::wire::{HostNames, TrustedPeers};
 
 /// Keeps the addresses of the hosts up to date, whose `X-Forwarded-For` is trusted.
 pub(super) async fn know_hosts(fleet: Fleet, trusted_peers: TrustedPeers) {
@@ -52,10 +52,15 @@ impl HostAddresses {
         }
     }
 
-    fn by_address(&self) -> HashMap<IpAddr, Arc<str>> {
-        let each = self.0.iter();
-        each.flat_map(|(host, addresses)| addresses.iter().map(|address| (*address, Arc::clone(host))))
-            .collect()
+    /// The hosts at each address. Hosts on one machine or behind one proxy share theirs.
+    fn by_address(&self) -> HashMap<IpAddr, HostNames> {
+        let mut hosts: HashMap<IpAddr, Vec<&str>> = HashMap::new();
+        for (host, addresses) in &self.0 {
+            for address in addresses {
+                hosts.entry(*address).or_default().push(host);
+            }
+        }
+        hosts.into_iter().map(|(address, names)| (address, names.into_iter().collect())).collect()
     }
 }
 
@@ -103,12 +108,24 @@ mod tests {
         let mut known = HostAddresses::default();
         known.update([("oak", vec![address(1), address(2)]), ("elm", vec![address(3)])]);
         known.update([("oak", Vec::new()), ("elm", vec![address(4)])]);
-        let of =
-            |known: &HostAddresses, last| known.by_address().get(&address(last)).map(ToString::to_string);
+        let of = |known: &HostAddresses, last| {
+            known.by_address().get(&address(last)).map(|names| names.to_string())
+        };
         assert_eq!(of(&known, 1).as_deref(), Some("oak"));
         assert_eq!(of(&known, 2).as_deref(), Some("oak"));
         assert_eq!((of(&known, 3), of(&known, 4).as_deref()), (None, Some("elm")), "a new answer replaces");
         known.update([("elm", Vec::new())]);
         assert_eq!((of(&known, 1), of(&known, 4).as_deref()), (None, Some("elm")), "oak was removed");
+    }
+
+    #[test]
+    fn hosts_at_one_address_are_all_known_there() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let mut known = HostAddresses::default();
+        // A map's order differs from one map to the next, so one update alone could pass by chance.
+        for _ in 0..20 {
+            known.update([("oak", vec![address]), ("elm", vec![address])]);
+            assert_eq!(known.by_address().get(&address).map(|names| &**names), Some("elm,oak"));
+        }
     }
 }

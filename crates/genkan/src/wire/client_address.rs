@@ -6,10 +6,12 @@
 //!
 //! A registered host writes the header too, for the users whose calls it passes on. It is believed
 //! only where the harm stays with its own users: for an account that lives there. Otherwise it
-//! could use up the limits of any address, or pass for any.
+//! could use up the limits of any address, or pass for any. Several hosts may share an address; then
+//! any of them may have written the header, and it is believed for the accounts of each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::FromRequestParts;
@@ -37,12 +39,41 @@ impl<S: Sync> FromRequestParts<S> for ClientAddr {
     }
 }
 
-/// The registered host that passed the request on for its user. An extension of such requests.
+/// The registered host that passed the request on for its user, or the hosts that share the address
+/// that it came from. An extension of such requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ViaHost {
-    pub(crate) host: Arc<str>,
+    pub(crate) host: HostNames,
     /// The user's address, as the host says.
     pub(crate) client: IpAddr,
+}
+
+/// The names of the hosts at one address, sorted and joined by commas, which no name contains. Cheap
+/// to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostNames(Arc<str>);
+
+impl HostNames {
+    /// Whether this host is one of them.
+    pub(crate) fn contains(&self, host: &str) -> bool {
+        self.0.split(',').any(|name| name == host)
+    }
+}
+
+impl<'a> FromIterator<&'a str> for HostNames {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        // Sorted: limits are counted by this text.
+        let names: Vec<&str> = names.into_iter().collect::<BTreeSet<&str>>().into_iter().collect();
+        Self(names.join(",").into())
+    }
+}
+
+impl Deref for HostNames {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The client of a call that names an account.
@@ -65,7 +96,7 @@ impl AccountClient {
     /// Returns the client's address for an account that lives on the host `home`, or for none.
     pub(crate) fn address(&self, home: Option<&str>) -> IpAddr {
         match &self.via {
-            Some(via) if home == Some(&*via.host) => via.client,
+            Some(via) if home.is_some_and(|home| via.host.contains(home)) => via.client,
             _ => self.own.0,
         }
     }
@@ -76,8 +107,8 @@ impl AccountClient {
     }
 }
 
-/// Each address of a registered host, with the host's name.
-type Hosts = HashMap<IpAddr, Arc<str>>;
+/// Each address of a registered host, with the names of all hosts there.
+type Hosts = HashMap<IpAddr, HostNames>;
 
 /// The peers whose `X-Forwarded-For` is trusted. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +122,7 @@ impl TrustedPeers {
         Self { proxies: proxies.into(), hosts: Arc::default() }
     }
 
-    /// Replaces the addresses of the registered hosts, each with the host's name.
+    /// Replaces the addresses of the registered hosts, each with the names of the hosts there.
     pub(crate) fn set_hosts(&self, hosts: Hosts) {
         *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
     }
@@ -111,7 +142,7 @@ impl TrustedPeers {
         // An IPv4 client of an IPv6 socket appears as `::ffff:a.b.c.d`. The canonical form makes it
         // match the networks that the operator wrote.
         let mut address = peer.to_canonical();
-        let mut host: Option<(Arc<str>, IpAddr)> = None;
+        let mut host: Option<(HostNames, IpAddr)> = None;
         loop {
             if !self.is_proxy(address) {
                 // A host may not name another host.
@@ -133,10 +164,10 @@ impl TrustedPeers {
         self.proxies.iter().any(|network| network.contains(&address))
     }
 
-    fn host_at(&self, address: IpAddr) -> Option<Arc<str>> {
+    fn host_at(&self, address: IpAddr) -> Option<HostNames> {
         // The lock is held only for this clone: the map is replaced as a whole, never changed.
         let hosts = Arc::clone(&self.hosts.read().unwrap_or_else(PoisonError::into_inner));
-        hosts.get(&address).map(Arc::clone)
+        hosts.get(&address).cloned()
     }
 }
 
@@ -153,8 +184,8 @@ mod tests {
     fn only_listed_ones_are_believed_and_only_as_far_as_they_reach() {
         let trusted_peers = TrustedPeers::new(&["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
         trusted_peers.set_hosts(HashMap::from([
-            ("198.51.100.7".parse().unwrap(), Arc::from("one")),
-            ("198.51.100.8".parse().unwrap(), Arc::from("two")),
+            ("198.51.100.7".parse().unwrap(), HostNames::from_iter(["one"])),
+            ("198.51.100.8".parse().unwrap(), HostNames::from_iter(["two"])),
         ]));
         for (peer, said, client, via) in [
             ("192.0.2.1", &["203.0.113.9"][..], "192.0.2.1", None),
@@ -189,6 +220,29 @@ mod tests {
             ] {
                 assert_eq!(from.address(home), ip(address), "{peer} {said:?}, an account of {home:?}");
             }
+        }
+    }
+
+    /// Two hosts on one machine, or behind one proxy.
+    #[test]
+    fn hosts_that_share_an_address_are_each_believed_for_their_accounts() {
+        let shared: IpAddr = "198.51.100.7".parse().unwrap();
+        let claimed: IpAddr = "203.0.113.9".parse().unwrap();
+        let trusted_peers = TrustedPeers::new(&[]);
+        trusted_peers.set_hosts(HashMap::from([(shared, HostNames::from_iter(["oak", "elm", "oak"]))]));
+        let headers =
+            HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), "203.0.113.9".parse().unwrap())]);
+        let (own, via) = trusted_peers.client(shared, &headers);
+        assert_eq!((own.0, via.as_ref().map(|via| &*via.host)), (shared, Some("elm,oak")));
+        let from = AccountClient { own, via };
+        for (home, address) in [
+            (Some("oak"), claimed),
+            (Some("elm"), claimed),
+            (Some("ash"), shared),
+            (Some("elm,oak"), shared),
+            (None, shared),
+        ] {
+            assert_eq!(from.address(home), address, "{home:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) mod rate_limit;
 mod request_id;
 
 pub(crate) use authorization::Authorization;
-pub(crate) use client_address::{AccountClient, ClientAddr, TrustedPeers, ViaHost};
+pub(crate) use client_address::{AccountClient, ClientAddr, HostNames, TrustedPeers, ViaHost};
 pub(crate) use error::XrpcError;
 pub(crate) use request_id::{REQUEST_ID, RequestId};
 

@@ -140,7 +140,7 @@ async fn resets(server: &TestServer, host: Option<&str>, client: &str) -> [u16; 
         let mut request = request.body(Body::from(body)).unwrap();
         let mut address = client.parse().unwrap();
         if let Some(host) = host {
-            request.extensions_mut().insert(ViaHost { host: host.into(), client: address });
+            request.extensions_mut().insert(ViaHost { host: [host].into_iter().collect(), client: address });
             address = [198, 51, 100, 7].into();
         }
         *status = server.send_from(address, request).await.status;
