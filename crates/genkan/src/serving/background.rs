@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
-use crate::base::Origin;
+use crate::base::{Origin, monotonic_now};
 use crate::edge::{By, Counters};
 use crate::fleet::Fleet;
 use crate::forward::ExternalPdses;
@@ -22,7 +23,7 @@ pub(super) async fn know_hosts(fleet: Fleet, trusted_peers: TrustedPeers) {
         let names = hosts.iter().map(|host| (host.id.as_str(), &host.origin));
         // Together: a slow name server of one host must not hold up the addresses of the others.
         let found = join_all(names.map(async |(id, origin)| (id, resolve(origin).await))).await;
-        known.update(found);
+        known.update(found, monotonic_now());
         trusted_peers.set_hosts(known.by_address());
         tokio::time::sleep(KNOW_HOSTS_EVERY).await;
     }
@@ -37,17 +38,26 @@ async fn resolve(origin: &Origin) -> Vec<IpAddr> {
     found.map(|found| found.ip().to_canonical()).collect()
 }
 
-/// The last known addresses of the registered hosts, by the host's name.
+/// The last known addresses of the registered hosts, by the host's name, and when each was last seen.
 #[derive(Debug, Default)]
-struct HostAddresses(HashMap<Arc<str>, Vec<IpAddr>>);
+struct HostAddresses(HashMap<Arc<str>, HashMap<IpAddr, Instant>>);
 
 impl HostAddresses {
-    /// Takes the outcome of a lookup of every registered host. A host without an outcome keeps its
-    /// last known addresses: without them all of its users would count as one client.
-    fn update<'a>(&mut self, found: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) {
+    /// Takes the outcome of a lookup of every registered host.
+    ///
+    /// A host without an outcome keeps its last known addresses: without them all of its users would
+    /// count as one client. An outcome may lack addresses too, when the lookup of one family failed
+    /// or a name server answers with a part of them. So each address is kept for a while.
+    fn update<'a>(&mut self, found: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>, now: Instant) {
         let mut before = std::mem::take(&mut self.0);
         for (host, addresses) in found {
-            let kept = if addresses.is_empty() { before.remove(host).unwrap_or_default() } else { addresses };
+            let mut kept = before.remove(host).unwrap_or_default();
+            if addresses.is_empty() {
+                // The time without any answer does not count.
+                kept.values_mut().for_each(|seen| *seen = now);
+            }
+            kept.extend(addresses.into_iter().map(|address| (address, now)));
+            kept.retain(|_, seen| now.duration_since(*seen) < KEEP_ADDRESS);
             self.0.insert(host.into(), kept);
         }
     }
@@ -56,7 +66,7 @@ impl HostAddresses {
     fn by_address(&self) -> HashMap<IpAddr, HostNames> {
         let mut hosts: HashMap<IpAddr, Vec<&str>> = HashMap::new();
         for (host, addresses) in &self.0 {
-            for address in addresses {
+            for address in addresses.keys() {
                 hosts.entry(*address).or_default().push(host);
             }
         }
@@ -95,6 +105,8 @@ pub(super) async fn export_counters(
 const KNOW_HOSTS_EVERY: Duration = Duration::from_secs(10);
 /// Maximum time to resolve the name of one host.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+/// How long an address of a host is kept after the last lookup that found it.
+const KEEP_ADDRESS: Duration = Duration::from_hours(1);
 /// Interval at which the counters are copied.
 const EXPORT_COUNTERS_EVERY: Duration = Duration::from_secs(2);
 
@@ -106,16 +118,36 @@ mod tests {
     fn a_failed_lookup_keeps_the_last_known_addresses_of_a_host() {
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);
         let mut known = HostAddresses::default();
-        known.update([("oak", vec![address(1), address(2)]), ("elm", vec![address(3)])]);
-        known.update([("oak", Vec::new()), ("elm", vec![address(4)])]);
         let of = |known: &HostAddresses, last| {
             known.by_address().get(&address(last)).map(|names| names.to_string())
         };
+        let mut now = monotonic_now();
+        known.update([("oak", vec![address(1), address(2)]), ("elm", vec![address(3)])], now);
+        // Longer than an address is kept while others of its host are found.
+        for _ in 0..3 {
+            now += KEEP_ADDRESS / 2;
+            known.update([("oak", Vec::new()), ("elm", vec![address(3)])], now);
+        }
         assert_eq!(of(&known, 1).as_deref(), Some("oak"));
         assert_eq!(of(&known, 2).as_deref(), Some("oak"));
-        assert_eq!((of(&known, 3), of(&known, 4).as_deref()), (None, Some("elm")), "a new answer replaces");
-        known.update([("elm", Vec::new())]);
-        assert_eq!((of(&known, 1), of(&known, 4).as_deref()), (None, Some("elm")), "oak was removed");
+        assert_eq!(of(&known, 3).as_deref(), Some("elm"));
+        known.update([("elm", Vec::new())], now);
+        assert_eq!((of(&known, 1), of(&known, 3).as_deref()), (None, Some("elm")), "oak was removed");
+    }
+
+    #[test]
+    fn an_address_is_kept_for_an_hour_after_it_was_last_found() {
+        let (v4, v6): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), "2001:db8::1".parse().unwrap());
+        let mut known = HostAddresses::default();
+        let mut now = monotonic_now();
+        known.update([("oak", vec![v4, v6])], now);
+        // The lookup of one family fails.
+        now += KEEP_ADDRESS - Duration::from_secs(1);
+        known.update([("oak", vec![v4])], now);
+        assert_eq!(known.by_address().len(), 2);
+        now += Duration::from_secs(1);
+        known.update([("oak", vec![v4])], now);
+        assert_eq!(known.by_address().into_keys().collect::<Vec<_>>(), [v4], "the host has moved");
     }
 
     #[test]
@@ -124,7 +156,7 @@ mod tests {
         let mut known = HostAddresses::default();
         // A map's order differs from one map to the next, so one update alone could pass by chance.
         for _ in 0..20 {
-            known.update([("oak", vec![address]), ("elm", vec![address])]);
+            known.update([("oak", vec![address]), ("elm", vec![address])], monotonic_now());
             assert_eq!(known.by_address().get(&address).map(|names| &**names), Some("elm,oak"));
         }
     }
