@@ -1,4 +1,5 @@
-//! The places of one server, shared among clients: no client may hold more than an eighth.
+//! The places of one server, shared among clients: no client may hold more than an eighth, and the
+//! last eighth is for clients that hold none.
 //!
 //! A place is a request under way, from its admission to the end of its answer's body. A client
 //! decides how long that takes, by a slow upload or a slow download. Without shares a single client
@@ -23,10 +24,17 @@ pub(super) struct Shares {
     /// The most places of all clients without an account together. Anyone can have many addresses,
     /// so the rest is for accounts.
     of_strangers: usize,
+    /// The most places of clients without an account in one wide network.
+    of_wide: usize,
+    /// Once so many places are held, clients that hold one get no other. A person may have several
+    /// accounts, and must not hold all places by them.
+    of_holders: usize,
     strangers: Cell<usize>,
+    /// Places of all clients.
+    taken: Cell<usize>,
     /// Places by the hash of their holder, whose name would have to be copied for each request.
     /// Clients cannot choose hashes that collide, because the hasher's key is random. A client
-    /// without a place has no entry, so there are never more entries than places.
+    /// without a place has no entry. IPv6 clients without an account count in their wide network too.
     held: RefCell<HashMap<u64, usize>>,
     hasher: RandomState,
 }
@@ -45,6 +53,7 @@ pub(super) enum Holder<'a> {
 pub(super) struct Place {
     shares: Rc<Shares>,
     holder: u64,
+    wide: Option<u64>,
     is_stranger: bool,
 }
 
@@ -54,7 +63,10 @@ impl Shares {
         Rc::new(Self {
             of_one: (places / 8).max(1),
             of_strangers: places - places / 4,
+            of_wide: (places / 4).max(1),
+            of_holders: places - places / 8,
             strangers: Cell::new(0),
+            taken: Cell::new(0),
             held: RefCell::default(),
             hasher: RandomState::new(),
         })
@@ -64,36 +76,55 @@ impl Shares {
     ///
     /// # Errors
     ///
-    /// [`Error::ShareUsed`] when the client holds its whole share, and [`Error::Crowded`] when
-    /// clients without an account hold all that is for them.
+    /// [`Error::ShareUsed`] when the client or its network holds its whole share, or the client holds
+    /// a place while few are left, and [`Error::Crowded`] when clients without an account hold all
+    /// that is for them.
     pub(super) fn take(self: &Rc<Self>, holder: Holder<'_>) -> Result<Place, Error> {
         let is_stranger = matches!(holder, Holder::Stranger(_));
         if is_stranger && self.strangers.get() >= self.of_strangers {
             return Err(Error::Crowded);
         }
+        let wide = match holder {
+            Holder::Stranger(network) => network.wide().map(|wide| self.hasher.hash_one(wide)),
+            Holder::Account(_) => None,
+        };
         let holder = self.hasher.hash_one(holder);
+        let most = if self.taken.get() >= self.of_holders { 1 } else { self.of_one };
         let mut held = self.held.borrow_mut();
+        if let Some(wide) = wide
+            && held.get(&wide).is_some_and(|count| *count >= self.of_wide)
+        {
+            return Err(Error::ShareUsed);
+        }
         let count = held.entry(holder).or_default();
         // A new entry has no place, so it never stays behind here.
-        if *count >= self.of_one {
+        if *count >= most {
             return Err(Error::ShareUsed);
         }
         *count += 1;
+        if let Some(wide) = wide {
+            *held.entry(wide).or_default() += 1;
+        }
+        self.taken.set(self.taken.get() + 1);
         if is_stranger {
             self.strangers.set(self.strangers.get() + 1);
         }
-        Ok(Place { shares: Rc::clone(self), holder, is_stranger })
+        Ok(Place { shares: Rc::clone(self), holder, wide, is_stranger })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut entry) = self.shares.held.borrow_mut().entry(self.holder) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
+        let mut held = self.shares.held.borrow_mut();
+        for key in std::iter::once(self.holder).chain(self.wide) {
+            if let Entry::Occupied(mut entry) = held.entry(key) {
+                *entry.get_mut() -= 1;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
             }
         }
+        self.shares.taken.set(self.shares.taken.get() - 1);
         if self.is_stranger {
             self.shares.strangers.set(self.shares.strangers.get() - 1);
         }
@@ -140,6 +171,28 @@ mod tests {
         assert_eq!(places.len(), 4);
         drop(strangers);
         assert_eq!(shares.strangers.get(), 0);
+    }
+
+    /// One person with an IPv6 /48 and several accounts.
+    #[test]
+    fn one_person_holds_not_all_places() {
+        let shares = Shares::of(64);
+        let mut places = Vec::new();
+        let fill = |holder: Holder<'_>| (0..64).map_while(|_| shares.take(holder).ok()).collect::<Vec<_>>();
+        for subnet in 0..100 {
+            places.extend(fill(stranger(&format!("2001:db8:0:{subnet:x}::1"))));
+        }
+        assert_eq!(places.len(), 16, "a quarter for all of the /48");
+        assert_eq!(fill(stranger("2001:db8:1::1")).len(), 8, "another network has its own");
+        for account in 'a'..='f' {
+            places.extend(fill(Holder::Account(&did(account))));
+        }
+        assert_eq!(places.len(), 16 + 5 * 8 + 1, "the last eighth is left, but for one place");
+        assert!(shares.take(Holder::Account(&did('a'))).is_err());
+        assert!(shares.take(Holder::Account(&did('z'))).is_ok());
+        assert!(shares.take(stranger("192.0.2.1")).is_ok());
+        drop(places);
+        assert!(shares.held.borrow().is_empty() && shares.taken.get() == 0, "all came back");
     }
 
     #[test]

@@ -81,6 +81,18 @@ impl ClientNetwork {
         }
     }
 
+    /// Returns the network that one customer may have at most: the /48 of an IPv6 address. An IPv4
+    /// address has none.
+    pub(crate) const fn wide(self) -> Option<Self> {
+        match self.0 {
+            IpAddr::V6(address) => {
+                let wide = address.to_bits() & (u128::MAX << 80);
+                Some(Self(IpAddr::V6(std::net::Ipv6Addr::from_bits(wide))))
+            }
+            IpAddr::V4(_) => None,
+        }
+    }
+
     /// Returns the first address of the network.
     pub(crate) const fn address(self) -> IpAddr {
         self.0
