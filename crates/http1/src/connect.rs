@@ -78,7 +78,12 @@ impl Connector {
         let opening = async {
             let stream = match endpoint.host.parse() {
                 Ok(address) => connect(SocketAddr::new(address, endpoint.port)).await?,
-                Err(_) => connect_by_name(&endpoint.host, endpoint.port).await?,
+                Err(_) => {
+                    // Half of the limit for the lookup: a slow resolver must not look like a slow
+                    // server.
+                    let addresses = within(limit / 2, addresses_of(&endpoint.host, endpoint.port)).await?;
+                    race(&addresses, connect).await.unwrap_or_else(|| Err(no_address()))?
+                }
             };
             self.secure(endpoint, stream).await
         };
@@ -125,12 +130,15 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// Connects to the first address of a name that answers.
 #[expect(clippy::disallowed_methods, reason = "only names that the caller trusts come here")]
-async fn connect_by_name(name: &str, port: u16) -> Result<TcpStream, Cause> {
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((name, port)).await.map_err(Cause::Name)?.collect();
-    race(&addresses, connect).await.unwrap_or_else(|| Err(no_address()))
+async fn addresses_of(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((name, port)).await?.collect())
+}
+
+/// Limits a lookup.
+async fn within<T>(limit: Duration, lookup: impl Future<Output = io::Result<T>>) -> Result<T, Cause> {
+    let found = tokio::time::timeout(limit, lookup).await;
+    found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Cause::Name)
 }
 
 fn no_address() -> Cause {
@@ -219,5 +227,16 @@ mod tests {
         assert!(time + interval * probes <= Duration::from_mins(1), "{time:?} + {probes} × {interval:?}");
         let unsent = socket.tcp_user_timeout().unwrap().unwrap();
         assert!(!unsent.is_zero() && unsent <= Duration::from_mins(1), "{unsent:?}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_lookup_is_told_from_a_slow_server() {
+        let slow = within(Duration::from_millis(10), std::future::pending::<io::Result<()>>()).await;
+        assert!(
+            matches!(&slow, Err(Cause::Name(error)) if error.kind() == io::ErrorKind::TimedOut),
+            "{slow:?}"
+        );
+        let failed = within(Duration::from_mins(1), async { Err::<(), _>(io::ErrorKind::NotFound.into()) });
+        assert!(matches!(failed.await, Err(Cause::Name(_))));
     }
 }

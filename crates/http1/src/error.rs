@@ -83,6 +83,8 @@ impl Failure<'_> {
         match self {
             // The process lacks a resource, such as a file descriptor or a local port.
             Self::NoConnection(Cause::Connect(error)) => !is_own_shortage(error),
+            // A name that cannot be looked up says nothing about the server behind it.
+            Self::NoConnection(Cause::Name(_)) => false,
             Self::NoConnection(_) | Self::Broken { cause: Cause::Framing, .. } => true,
             // A server may close the connection in the middle of a request that the client sends
             // too slowly. And one that passes answers on can often report the broken connection of
@@ -111,6 +113,7 @@ mod tests {
         for (failure, alone, behind) in [
             (Failure::NoConnection(&os(111)), true, true),
             (Failure::NoConnection(&Cause::SlowConnect), true, true),
+            (Failure::NoConnection(&Cause::Name(io::ErrorKind::TimedOut.into())), false, false),
             (Failure::NoConnection(&os(24)), false, false),
             (Failure::NoConnection(&os(99)), false, false),
             (broken(&Cause::Framing, false), true, true),
