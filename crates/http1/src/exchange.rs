@@ -170,6 +170,10 @@ impl<H: RequestHead> Exchange<'_, H> {
             // the limit counts from the last of them.
             let state = progress.state();
             let now = monotonic_now();
+            // The source decides how long this takes, and could prolong the pause of an open breaker.
+            if state == UploadState::WaitsForSource {
+                permit.end_trial();
+            }
             // Until the upload is done, either side may be the slow one. Afterwards only the server
             // can be.
             let limit = if state == UploadState::Done { self.answer_within } else { self.limits.idle };
@@ -292,5 +296,30 @@ mod tests {
             let outcome = exchange.while_uploading(&progress, head, &permit()).await;
             assert!(matches!(outcome, Err(Error::SlowServer(passed)) if passed == limit), "{outcome:?}");
         }
+    }
+
+    /// A client could otherwise keep a breaker open by bodies that it does not send.
+    #[tokio::test]
+    async fn a_trial_that_waits_for_its_source_gives_its_turn_to_the_next_request() {
+        let permit = permit();
+        let (breaker, pause) = (permit.pool().breaker(), Duration::from_secs(1));
+        let now = monotonic_now();
+        for _ in 0..5 {
+            breaker.failed(None, now);
+        }
+        permit.trial.set(breaker.admit(Answerer::Server, now + pause).unwrap());
+        assert!(breaker.admit(Answerer::Server, now + pause).is_err(), "one request has the turn");
+        let (_upload, progress) = Upload::new(Full::new(Bytes::from_static(b"body")), 10);
+        progress.state.set(UploadState::WaitsForSource);
+        let exchange = Exchange {
+            head: &Post,
+            length: BodyLength::Known(4),
+            progress: Some(Rc::clone(&progress)),
+            answer_within: pause,
+            limits: UploadLimits { idle: Duration::ZERO, slow_grace: Duration::from_secs(9), slow_rate: 1 },
+        };
+        let outcome = exchange.while_uploading(&progress, std::future::pending::<()>(), &permit).await;
+        assert!(matches!(outcome, Err(Error::SlowBody)), "{outcome:?}");
+        assert!(breaker.admit(Answerer::Server, now + pause).unwrap().is_some());
     }
 }

@@ -56,7 +56,7 @@ pub struct Permit<B> {
     pool: Rc<Pool<B>>,
     answerer: Answerer,
     /// The trial that this request is for an open breaker, until its outcome is known.
-    trial: Cell<Option<Trial>>,
+    pub(crate) trial: Cell<Option<Trial>>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
@@ -85,6 +85,11 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
     /// The server.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    #[cfg(test)]
+    pub(crate) fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     pub(crate) fn deadlines(&self) -> &Deadlines {
@@ -187,6 +192,13 @@ impl<B> Permit<B> {
         self.pool.breaker.succeeded(self.trial.take(), self.pool.deadlines.now());
     }
 
+    /// Gives the turn to try to the next request, without an outcome.
+    pub(crate) fn end_trial(&self) {
+        if let Some(trial) = self.trial.take() {
+            self.pool.breaker.give_back(trial);
+        }
+    }
+
     /// Counts a failure, if it is the server's own.
     pub(crate) fn failed(&self, failure: Failure<'_>) {
         if failure.is_servers(self.answerer) {
@@ -199,8 +211,6 @@ impl<B> Drop for Permit<B> {
     fn drop(&mut self) {
         // Dropping is the only way to end a permit, so a cancelled request is subtracted as well.
         self.pool.under_way.set(self.pool.under_way.get() - 1);
-        if let Some(trial) = self.trial.take() {
-            self.pool.breaker.give_back(trial);
-        }
+        self.end_trial();
     }
 }
