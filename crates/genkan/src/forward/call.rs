@@ -36,7 +36,11 @@ pub(crate) struct Client {
 impl Client {
     /// The client as the holder of a place at a server, where it speaks for no account.
     pub(super) fn as_stranger(&self) -> Holder<'static> {
-        Holder::Stranger(ClientNetwork::of(self.ip))
+        Holder::Stranger(self.network())
+    }
+
+    pub(super) fn network(&self) -> ClientNetwork {
+        ClientNetwork::of(self.ip)
     }
 }
 

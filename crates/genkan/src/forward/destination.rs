@@ -169,7 +169,7 @@ impl<R: Rooms> Forwarder<R> {
         let permit = Rc::new(self.external.admit_read(call.client.ip)?);
         let found = match self.rooms.recall_pds_location(account) {
             Some(known) => known,
-            None => self.rooms.find_pds_location(account, Freshness::Remembered).await,
+            None => self.rooms.find_pds_location(account, Freshness::Remembered, call.client.network()).await,
         };
         let place = found.map_err(|problem| match problem {
             PdsLocationError::Unresolved(_) | PdsLocationError::Unconfirmed => Error::Unresolved,

@@ -87,7 +87,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
         // record would cost a resolution.
         if may_have_moved {
             let account = Target::Did(place.did.as_str().into());
-            let now = self.rooms.find_pds_location(&account, Freshness::Asked).await;
+            let now =
+                self.rooms.find_pds_location(&account, Freshness::Asked, read.call.client.network()).await;
             if let Ok(now) = now
                 && now.pds != place.pds
                 && self.rooms.own_server(&now.pds).is_none()

@@ -9,7 +9,7 @@ use crate::accounts::Home;
 use crate::base::Origin;
 use crate::fleet::{Host, HostId};
 use crate::identity::{Freshness, PdsLocation, PdsLocationError};
-use crate::limits::OverLimit;
+use crate::limits::{ClientNetwork, OverLimit};
 use crate::oauth::{self, AccessError, GrantCaller, GrantId, Onward};
 use crate::routing::target::Target;
 use crate::sessions::Caller;
@@ -79,11 +79,12 @@ pub(crate) trait ExternalAccounts {
     /// Returns the PDS of an account without a home here, if memory knows.
     fn recall_pds_location(&self, account: &Target<'_>) -> Option<Result<PdsLocation, PdsLocationError>>;
 
-    /// The PDS of an account that has no home here.
+    /// The PDS of an account that has no home here, looked up for this client.
     async fn find_pds_location(
         &self,
         account: &Target<'_>,
         freshness: Freshness,
+        client: ClientNetwork,
     ) -> Result<PdsLocation, PdsLocationError>;
 
     /// Returns which of the operator's servers has this origin. Such a server is not external.

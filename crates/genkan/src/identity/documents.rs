@@ -13,6 +13,7 @@ use super::memory::LookupCache;
 use super::{Directory, DirectoryError, Error, Freshness};
 use crate::base::fetch::{GuardedClient, GuardedError, Limits, Pool};
 use crate::base::{Clock, Weigh, allocation};
+use crate::limits::ClientNetwork;
 
 /// Resolves DIDs, `did:plc` at the directory and `did:web` at its own host. Cheap to clone.
 ///
@@ -55,6 +56,12 @@ impl Documents {
     /// Returns the same documents, looked up with the places of another pool.
     pub(crate) fn in_pool(&self, pool: Pool) -> Self {
         let guarded = self.sources.guarded.in_pool(pool);
+        Self { sources: Sources { guarded, ..self.sources.clone() }, ..self.clone() }
+    }
+
+    /// Returns the same documents, looked up for a client of Genkan, which gets a share of the places.
+    pub(crate) fn caused_by(&self, client: ClientNetwork) -> Self {
+        let guarded = self.sources.guarded.caused_by(client.address());
         Self { sources: Sources { guarded, ..self.sources.clone() }, ..self.clone() }
     }
 

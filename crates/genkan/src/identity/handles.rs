@@ -12,6 +12,7 @@ use super::memory::LookupCache;
 use super::{Error, Freshness};
 use crate::base::Clock;
 use crate::base::fetch::{DnsError, GuardedClient, Limits, Pool, TextsError};
+use crate::limits::ClientNetwork;
 
 /// Resolves handles. Rooms above answer first for handles of their own accounts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -31,6 +32,11 @@ impl Handles {
     /// Returns the same handles, looked up with the places of another pool.
     pub(crate) fn in_pool(&self, pool: Pool) -> Self {
         Self { guarded: self.guarded.in_pool(pool), ..self.clone() }
+    }
+
+    /// Returns the same handles, looked up for a client of Genkan, which gets a share of the places.
+    pub(crate) fn caused_by(&self, client: ClientNetwork) -> Self {
+        Self { guarded: self.guarded.caused_by(client.address()), ..self.clone() }
     }
 
     /// Returns the DID that `handle` leads to. Does not check whether the DID's document names the
@@ -198,5 +204,35 @@ mod tests {
         });
         assert!(matches!(found.await, Err(Error::Unusable(_))));
         assert_eq!((canary.asked("/.well-known/atproto-did"), canary.open_connections()), (0, 0));
+    }
+
+    /// Names whose servers never answer, asked for by one client.
+    #[tokio::test]
+    async fn the_lookups_of_one_client_leave_places_to_others() {
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
+        let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
+        let handles = Handles::new(&guarded, Clock::of_process(), Duration::from_secs(60));
+        let client = |last| ClientNetwork::of([192, 0, 2, last].into());
+        let begun = |client: Option<ClientNetwork>, name: &str| {
+            let handles = client.map_or_else(|| handles.clone(), |client| handles.caused_by(client));
+            let handle: Handle = name.parse().unwrap();
+            tokio::spawn(async move { handles.resolve(&handle, Freshness::Remembered).await })
+        };
+        let mut hanging = Vec::new();
+        for number in 0..64 {
+            hanging.push(begun(Some(client(1)), &format!("n{number}.tarpit{}.com", number % 8)));
+        }
+        // A question has its place before it is sent, so each of these names was asked for.
+        let mut asked = std::collections::BTreeSet::new();
+        let healthy = begun(Some(client(2)), "alice.example.org");
+        let mut packet = [0; 512];
+        while !asked.iter().any(|name: &String| name.contains("example")) {
+            let (length, _) = silent.recv_from(&mut packet).await.unwrap();
+            asked.insert(String::from_utf8_lossy(&packet[12..length]).into_owned());
+        }
+        assert!(asked.iter().filter(|name| name.contains("tarpit")).count() <= 2 * 8, "{asked:?}");
+        healthy.abort();
+        hanging.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -7,6 +7,7 @@ use genkan_protocol::syntax::{Did, Handle};
 
 use super::{Documents, Error, Freshness, Handles};
 use crate::base::{ByteCache, Clock, Origin, Timestamp, byte_cache};
+use crate::limits::ClientNetwork;
 
 /// An account, and the PDS that its document names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,15 @@ impl PdsLocations {
     pub(crate) fn new(documents: Documents, handles: Handles, listed: &[Origin], clock: Clock) -> Self {
         let asked = Arc::new(byte_cache(ASKED_BYTES, ASKED_TYPICAL));
         Self { documents, handles, listed: listed.into(), clock, asked }
+    }
+
+    /// Returns the same locations, looked up for a client of Genkan, which gets a share of the places.
+    pub(crate) fn caused_by(&self, client: ClientNetwork) -> Self {
+        Self {
+            documents: self.documents.caused_by(client),
+            handles: self.handles.caused_by(client),
+            ..self.clone()
+        }
     }
 
     /// Returns the location of a DID, if it is cached.

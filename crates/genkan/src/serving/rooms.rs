@@ -19,7 +19,7 @@ use crate::forward::{
     Callers, ExternalAccounts, FleetHosts, LinkError, LinkNonce, OwnServer, Signer, TokenError, Unavailable,
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError, PdsLocations, is_given_out};
-use crate::limits::{OverLimit, RateLimits};
+use crate::limits::{ClientNetwork, OverLimit, RateLimits};
 use crate::links::{Credential, LinkId, Links, UseError};
 use crate::oauth::{AccessError, Call, GrantCaller, GrantId, OAuth, Onward};
 use crate::routing::target::Target;
@@ -170,8 +170,9 @@ impl ExternalAccounts for AppRooms {
         &self,
         account: &Target<'_>,
         freshness: Freshness,
+        client: ClientNetwork,
     ) -> Result<PdsLocation, PdsLocationError> {
-        let pds_locations = self.pds_locations.clone();
+        let pds_locations = self.pds_locations.caused_by(client);
         let finding = match account {
             Target::Did(did) => {
                 let did: Did = did.parse().map_err(|_| nowhere())?;

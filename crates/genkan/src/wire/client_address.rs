@@ -93,6 +93,12 @@ impl<S: Sync> FromRequestParts<S> for AccountClient {
 }
 
 impl AccountClient {
+    /// Returns the client's address as it is said: by the host, if one passed the request on. For what
+    /// harms no one if a host invents addresses.
+    pub(crate) fn said(&self) -> IpAddr {
+        self.via.as_ref().map_or(self.own.0, |via| via.client)
+    }
+
     /// Returns the client's address for an account that lives on the host `home`, or for none.
     pub(crate) fn address(&self, home: Option<&str>) -> IpAddr {
         match &self.via {

@@ -13,7 +13,7 @@ use crate::forward::{
     TokenError, Unavailable,
 };
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError};
-use crate::limits::OverLimit;
+use crate::limits::{ClientNetwork, OverLimit};
 use crate::oauth::{AccessError, Call, GrantCaller, GrantId, Onward};
 use crate::routing::target::Target;
 use crate::sessions::Caller;
@@ -263,6 +263,7 @@ impl ExternalAccounts for FakeRooms {
         &self,
         account: &Target<'_>,
         freshness: Freshness,
+        _: ClientNetwork,
     ) -> Result<PdsLocation, PdsLocationError> {
         tokio::task::yield_now().await;
         if freshness == Freshness::Asked {

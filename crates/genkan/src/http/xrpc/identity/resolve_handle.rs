@@ -1,5 +1,7 @@
 //! `com.atproto.identity.resolveHandle`
 
+use std::net::IpAddr;
+
 use axum::Json;
 use axum::extract::State;
 use genkan_protocol::syntax::{Did, Handle};
@@ -11,8 +13,9 @@ use crate::app::App;
 use crate::http::XrpcQuery;
 use crate::http::method::method;
 use crate::identity::Freshness;
+use crate::limits::ClientNetwork;
 use crate::wire::error::bad_request;
-use crate::wire::{XrpcError, messages};
+use crate::wire::{AccountClient, XrpcError, messages};
 
 method!(ResolveHandle, "com.atproto.identity.resolveHandle");
 
@@ -27,20 +30,23 @@ pub(crate) struct Query {
 /// Genkan gives them out.
 pub(crate) async fn resolve_handle(
     State(app): State<App>,
+    client: AccountClient,
     XrpcQuery(Query { handle }): XrpcQuery<Query>,
 ) -> Result<Json<Value>, XrpcError> {
     let did = match app.accounts.account_hosts().find_by_handle(handle.as_str()).await? {
         Some(home) if home.standing != Standing::TakenDown => home.did.clone(),
-        _ => resolve_external(&app, &handle).await?,
+        _ => resolve_external(&app, &handle, client.said()).await?,
     };
     Ok(Json(json!({ "did": did })))
 }
 
-async fn resolve_external(app: &App, handle: &Handle) -> Result<Did, XrpcError> {
+async fn resolve_external(app: &App, handle: &Handle, client: IpAddr) -> Result<Did, XrpcError> {
     let policy = &app.sign_ups.rules().handles;
     if policy.is_service_handle(handle) {
         return Err(bad_request("HandleNotFound", messages::HANDLE_UNRESOLVED));
     }
-    let found = app.identity.handles.resolve(handle, Freshness::Remembered).await;
+    // Anyone may ask, so the lookups of one client leave places to others.
+    let handles = app.identity.handles.caused_by(ClientNetwork::of(client));
+    let found = handles.resolve(handle, Freshness::Remembered).await;
     found.map_err(|_| XrpcError::invalid(messages::HANDLE_UNRESOLVED))
 }
