@@ -19,7 +19,8 @@ section! {
             derived: "did:web: of the host and port of public_url" => public_url.as_ref().and_then(did_of_origin)
         },
         /// Development mode: allows handle domains that are reserved for tests, such as `.test`,
-        /// and an admin password shorter than 16 characters. Do not use it in production.
+        /// an admin password shorter than 16 characters, and services in `atproto-proxy` whose names
+        /// do not exist. Do not use it in production.
         development: bool { env: "GENKAN_DEVELOPMENT", default: "false" },
         /// Domains under which users choose their handles, each with a leading dot. The first one
         /// is the default.
