@@ -6,6 +6,7 @@
 //! * [`pds`]: an external PDS with its own OAuth server
 //! * [`gate`]: what a test holds a server's answers back with
 //! * [`loopback`]: the listener under all of them, with every fault a wire can have
+//! * [`line`]: a slow, cut or silent line to a server
 //! * [`mail`]: a mail server
 //! * [`names`]: a name server for handles
 //! * [`site`]: a web site
@@ -30,6 +31,7 @@ pub mod call;
 pub mod directory;
 pub mod gate;
 pub mod host;
+pub mod line;
 pub mod loopback;
 pub mod mail;
 pub mod names;
@@ -45,6 +47,7 @@ pub use call::{Answer, Client};
 pub use directory::FakeDirectory;
 pub use gate::Gate;
 pub use host::FakeHost;
+pub use line::{Line, LineState};
 pub use loopback::{SeenRequest, Trouble, Wire};
 pub use mail::{Email, FakeMail, Mood};
 pub use names::FakeNames;

@@ -279,14 +279,18 @@ impl<'c> Executor<'c> for &'c mut TxConnection {
 mod tests {
     use futures_util::FutureExt as _;
 
-    use crate::db::{Db, on_each_database};
+    use crate::base::monotonic_now;
+    use crate::db::{DatabaseUrl, Db, PoolSize, on_each_database};
 
     on_each_database!(
         a_begin_that_is_given_up_leaves_no_transaction_behind,
         a_failed_statement_ends_its_transaction,
         a_full_disk_is_overcome_when_there_is_room_again,
     );
+    use std::time::Duration;
 
+
+    use genkan_testing::{Line, LineState, Schema};
     async fn set(db: &Db, id: &str) {
         sqlx::query(INSERT).bind(id).execute(db.writer()).await.unwrap();
     }
@@ -360,3 +364,28 @@ mod tests {
         }
     }
 }
+
+    /// A machine that dies in a transaction: PostgreSQL keeps its connection, which is silent.
+    #[tokio::test]
+    #[ignore = "needs GENKAN_TEST_POSTGRES"]
+    async fn a_dead_machine_keeps_its_locks_for_less_than_half_a_minute() {
+        let schema = Schema::borrow().await;
+        let line = Line::to(&schema.url()).await;
+        let open = async |url: String| {
+            let size = PoolSize { connections: 2, ..PoolSize::default() };
+            Db::open(&DatabaseUrl::postgres(url), size).await.unwrap()
+        };
+        let (dead, alive) = (open(line.through(&schema.url())).await, open(schema.url()).await);
+        set(&alive, "row").await;
+        const UPDATE: &str = "UPDATE replicas SET seen_at = 1 WHERE id = 'row'";
+        let mut tx = dead.begin().await.unwrap();
+        sqlx::query(UPDATE).execute(&mut *tx).await.unwrap();
+        line.set(LineState::Silent);
+        let died = monotonic_now();
+        // Each of them waits for the lock until its own limit ends it.
+        while sqlx::query(UPDATE).execute(alive.writer()).await.is_err() {
+            assert!(died.elapsed() < Duration::from_secs(30), "the lock is released");
+        }
+        // The dead machine's own process gives the connection up, too.
+        sqlx::query(UPDATE).execute(&mut *tx).await.unwrap_err();
+    }

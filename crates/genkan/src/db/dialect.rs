@@ -137,12 +137,43 @@ impl Dialect {
             Self::Postgres => {
                 connection.execute("SET statement_timeout = '10s'").await?;
             }
+                set_where_known(connection).await?;
         }
         Ok(())
     }
 }
 
 /// Where the database is. May hold a password, so it prints as `[sealed]`.
+/// Lets the server notice within half a minute that this machine is gone, and release what its
+/// session holds. A setting that a server or its platform does not know is left out.
+async fn set_where_known(connection: &mut AnyConnection) -> sqlx::Result<()> {
+    // One round trip. The server applies all of them, or none.
+    let all = SESSION.join("; ");
+    match connection.execute(AssertSqlSafe(all)).await {
+        Err(sqlx::Error::Database(_)) => {}
+        outcome => return outcome.map(drop),
+    }
+    for one in SESSION {
+        match connection.execute(*one).await {
+            Err(sqlx::Error::Database(_)) => {}
+            outcome => drop(outcome?),
+        }
+    }
+    Ok(())
+}
+
+/// Nothing but the database is awaited in a transaction, so a session that is idle in one for this
+/// long has lost its process. The others end a connection whose machine is silent, also while a
+/// statement runs.
+const SESSION: &[&str] = &[
+    "SET idle_in_transaction_session_timeout = '10s'",
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+    "SET tcp_user_timeout = '20s'",
+    "SET client_connection_check_interval = '5s'",
+];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseUrl {
     url: Secret<String>,

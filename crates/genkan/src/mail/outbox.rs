@@ -1,6 +1,7 @@
 //! The outbox: emails on their way from the transaction that causes them to the transport.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -15,7 +16,7 @@ use super::transport::{Refusal, Transport, TransportError};
 use crate::base::seal::Sealer;
 use crate::base::{Clock, Secret, Timestamp, random};
 use crate::config::Config;
-use crate::db::leases::LONGEST_DELAY;
+use crate::db::leases::{LONGEST_DELAY, while_held};
 use crate::db::sweep::{Sweep, sweep};
 use crate::db::{Db, Tx};
 use crate::keys::SealedColumn;
@@ -203,11 +204,12 @@ impl Mail {
     async fn post(&self, delivery: &Delivery, row: &Row) -> Result<bool, Error> {
         let inner = &*self.inner;
         let now = inner.now();
-        // The lease is twice as long as an attempt may take, so that no other process sends the
-        // email while this attempt can still succeed.
-        let lease = now.plus(delivery.timeout * 2);
+        // Short, so that the email of a process that was killed is soon taken over. Renewed while the
+        // attempt runs, so that no other process sends the email while this one can still succeed.
+        let lease = AtomicI64::new(now.plus(LEASE).as_millis());
+        let held = || Timestamp::from_millis(lease.load(Ordering::Relaxed));
         let mut tx = inner.db.begin().await?;
-        let mine = sql::take(&mut tx, row, lease).await?;
+        let mine = sql::take(&mut tx, row, held()).await?;
         // Committed before the sending: other processes must see the lease first.
         tx.commit().await?;
         if !mine {
@@ -222,9 +224,17 @@ impl Mail {
         let handed_over = match self.email(delivery, row) {
             Ok(email) => {
                 let handing = delivery.transport.hand_over(&row.id, email);
-                // The transport has a timeout per command. This one bounds the whole attempt, which
-                // the lease relies on.
-                tokio::time::timeout(delivery.timeout, handing)
+                // The transport has a timeout per command. This one bounds the whole attempt.
+                let handing = tokio::time::timeout(delivery.timeout, handing);
+                let renew = || async {
+                    let next = inner.now().plus(LEASE);
+                    let is_kept = sql::renew(&inner.db, &row.id, held(), next).await?;
+                    if is_kept {
+                        lease.store(next.as_millis(), Ordering::Relaxed);
+                    }
+                    Ok::<_, crate::db::Error>(is_kept)
+                };
+                while_held(handing, renew)
                     .await
                     .unwrap_or_else(|_| Err(Refusal::passing("the mail server took too long".to_owned())))
             }
@@ -242,7 +252,7 @@ impl Mail {
                 inner.counters.sent.increment();
             }
             Err(refusal) if refusal.is_final => self.give_up(row, &refusal.why).await?,
-            Err(refusal) => self.put_off(row, lease, &refusal.why).await?,
+            Err(refusal) => self.put_off(row, held(), &refusal.why).await?,
         }
         Ok(true)
     }
@@ -411,5 +421,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(4);
 const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 /// Time for which records of emails that were given up are kept.
 const KEEP_GIVEN_UP: Duration = Duration::from_hours(24 * 14);
+/// How long an email belongs to a process that does not renew its lease. With the pause between two
+/// rounds of the job, another process takes it over within half a minute.
+const LEASE: Duration = Duration::from_secs(15);
 /// Interval at which [`Mail::post_due`] is called. It is short because users wait for their codes.
 pub(crate) const POST_EVERY: Duration = Duration::from_secs(1);

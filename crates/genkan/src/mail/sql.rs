@@ -91,6 +91,18 @@ pub(super) async fn take(tx: &mut Tx, row: &Row, until: Timestamp) -> Result<boo
     Ok(done.rows_affected() == 1)
 }
 
+/// Extends the lease of an email from `lease` until `until`. `false` if another process has it.
+pub(super) async fn renew(db: &Db, id: &str, lease: Timestamp, until: Timestamp) -> Result<bool> {
+    let done =
+        sqlx::query("UPDATE outbox SET due_at = $3 WHERE id = $1 AND due_at = $2 AND state = 'waiting'")
+            .bind(id)
+            .bind(lease.as_millis())
+            .bind(until.as_millis())
+            .execute(db.writer())
+            .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Puts an email off until `due_at`.
 ///
 /// `lease` is the `until` with which it was taken. If another process has taken it since, nothing

@@ -143,7 +143,7 @@ async fn an_email_under_way_is_not_taken_by_another_process(db: Db) {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", server.local_addr().unwrap());
     let settings = [("GENKAN_MAIL_SMTP_URL", url.as_str()), ("GENKAN_MAIL_FROM", "hello@example.com")];
-    let ((first, ..), (second, ..)) = (mail(&db, &settings), mail(&db, &settings));
+    let ((first, clock, _), (second, other_clock, _)) = (mail(&db, &settings), mail(&db, &settings));
     let mut tx = db.begin().await.unwrap();
     first.put_message(&mut tx, ann(Language::English), Some("Hello"), "<p>News</p>").await.unwrap();
     tx.commit().await.unwrap();
@@ -152,7 +152,28 @@ async fn an_email_under_way_is_not_taken_by_another_process(db: Db) {
     let _silent = server.accept().await.unwrap();
     let looked = tokio::time::timeout(Duration::from_secs(5), second.post_due()).await;
     assert_eq!(looked.expect("it has nothing to wait for").unwrap(), 0);
+    // The first process goes on, and renews its lease.
+    for _ in 0..2 {
+        clock.advance(Duration::from_secs(10));
+        other_clock.advance(Duration::from_secs(10));
+        let renewed = clock.now().plus(Duration::from_secs(10)).as_millis();
+        while due_at(&db).await < renewed {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(second.post_due().await.unwrap(), 0);
+    }
+    // It is killed.
     posting.abort();
+    posting.await.unwrap_err();
+    other_clock.advance(Duration::from_secs(25));
+    let posting = tokio::spawn(async move { second.post_due().await });
+    let taken_over = tokio::time::timeout(Duration::from_secs(20), server.accept()).await;
+    assert!(taken_over.is_ok(), "another process tries within half a minute");
+    posting.abort();
+}
+
+async fn due_at(db: &Db) -> i64 {
+    sqlx::query_scalar("SELECT due_at FROM outbox").fetch_one(db.reader()).await.unwrap()
 }
 
 async fn a_failing_transport_is_tried_again_with_growing_pauses(db: Db) {

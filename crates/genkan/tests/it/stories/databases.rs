@@ -1,12 +1,10 @@
 //! A database that is busy or overloaded: 503 for requests that need it, while forwarding goes on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use genkan_testing::{Plan, Schema};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use genkan_testing::{Line, LineState, Plan, Schema};
 
 use crate::store;
 
@@ -176,16 +174,13 @@ const OVERLOAD: Duration = Duration::from_secs(30);
 #[ignore = "needs GENKAN_TEST_POSTGRES"]
 async fn a_database_that_is_far_away_does_not_stop_forwarding() {
     let schema = Schema::borrow().await;
-    let url = schema.url();
-    let server = url.parse::<http::Uri>().unwrap().authority().unwrap().clone();
-    let line = SlowLine::to(format!("{}:{}", server.host(), server.port_u16().unwrap_or(5432))).await;
-    let at = server.as_str().rsplit_once('@').map_or(String::new(), |(user, _)| format!("{user}@"));
-    let through = url.replacen(server.as_str(), &format!("{at}{}", line.address), 1);
+    let line = Line::to(&schema.url()).await;
+    let through = line.through(&schema.url());
     let net = store::postgres(&schema).set("GENKAN_DATABASE_URL", &through).await;
     let alice = net.sign_up("alice").await;
     sweep_notes(&schema).await;
     net.client_of(&alice).query("app.bsky.feed.getTimeline", &[]).await.ok();
-    line.set_delay(Duration::from_millis(250));
+    line.set(LineState::Late(Duration::from_millis(250)));
 
     let is_over = Arc::new(AtomicBool::new(false));
     // These keep the pool busy. Half a second per statement is too slow for all of them.
@@ -208,46 +203,34 @@ async fn a_database_that_is_far_away_does_not_stop_forwarding() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     is_over.store(true, Ordering::Relaxed);
-    line.set_delay(Duration::ZERO);
+    line.set(LineState::Late(Duration::ZERO));
     for one in busy {
         one.await.unwrap();
     }
 }
 
-/// A line to a server that delivers each piece late, in both directions.
-struct SlowLine {
-    address: std::net::SocketAddr,
-    delay: Arc<AtomicU64>,
-}
-
-impl SlowLine {
-    async fn to(server: String) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, delay) = (listener.local_addr().unwrap(), Arc::<AtomicU64>::default());
-        let told = Arc::clone(&delay);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = tokio::net::TcpStream::connect(&server).await else { continue };
-                let ((from_client, to_client), (from_server, to_server)) =
-                    (client.into_split(), server.into_split());
-                tokio::spawn(carry(from_client, to_server, Arc::clone(&told)));
-                tokio::spawn(carry(from_server, to_client, Arc::clone(&told)));
-            }
-        });
-        Self { address, delay }
-    }
-
-    fn set_delay(&self, delay: Duration) {
-        self.delay.store(u64::try_from(delay.as_millis()).unwrap(), Ordering::Relaxed);
-    }
-}
-
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Arc<AtomicU64>) {
-    let mut piece = [0; 16 << 10];
-    while let Ok(length @ 1..) = from.read(&mut piece).await {
-        tokio::time::sleep(Duration::from_millis(delay.load(Ordering::Relaxed))).await;
-        if to.write_all(&piece[..length]).await.is_err() {
-            return;
+/// A proxy whose PostgreSQL is away: it accepts each connection and closes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs GENKAN_TEST_POSTGRES"]
+async fn a_proxy_that_closes_connections_makes_503_until_its_database_is_back() {
+    let schema = Schema::borrow().await;
+    let line = Line::to(&schema.url()).await;
+    let net = store::postgres(&schema).set("GENKAN_DATABASE_URL", &line.through(&schema.url())).await;
+    let alice = net.sign_up("alice").await;
+    for state in [LineState::Cut, LineState::Silent] {
+        line.set(state);
+        for answer in [
+            net.refresh(&alice.refresh).await,
+            net.sign_in(&alice.handle, &alice.password).await,
+            net.refresh(&alice.refresh).await,
+        ] {
+            assert_eq!(answer.summary(), "503 NotEnoughResources", "{state:?}");
+            assert_ne!(answer.header("retry-after"), "");
+        }
+        line.set(LineState::Late(Duration::ZERO));
+        let until = Instant::now() + Duration::from_secs(60);
+        while net.refresh(&alice.refresh).await.summary() != "200" {
+            assert!(Instant::now() < until, "it recovers from {state:?}");
         }
     }
 }
