@@ -16,7 +16,7 @@ use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
 use crate::credentials::{Credentials, Pairing};
 use crate::db::feed::{Change, Feed};
-use crate::db::{Db, PoolSize, Upgrade};
+use crate::db::{Db, PoolSize, ServingLock, Upgrade};
 use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
 use crate::keys::{self, Ring, SealedColumn, WebPurpose};
@@ -309,13 +309,29 @@ impl App {
     }
 }
 
+/// Creates the data folder if it is missing. Refuses one that has lost its database.
+pub(crate) fn prepare_data_dir(config: &Config) -> Result<(), BuildError> {
+    config.database.make_data_dir()?;
+    // With a key in the settings, a first start cannot be told from a lost database.
+    if config.keys.sealing_key.is_none() {
+        crate::db::refuse_lost_database(&(&config.database.url).into(), &sealing_key_path(config))?;
+    }
+    Ok(())
+}
+
+/// Takes the right to serve from the database.
+pub(crate) async fn lock_for_serving(config: &Config) -> Result<ServingLock, BuildError> {
+    prepare_data_dir(config)?;
+    Ok(crate::db::lock_for_serving(&(&config.database.url).into()).await?)
+}
+
 /// Brings the schema up to date, for as long as that takes. Only looking whether it must be done is
 /// bounded by `limit`.
 ///
 /// A database that does not answer is no error here: opening it afterwards waits for it, and reports
 /// the cause.
 pub(crate) async fn upgrade_schema(config: &Config, limit: Duration) -> Result<(), BuildError> {
-    config.database.make_data_dir()?;
+    prepare_data_dir(config)?;
     match tokio::time::timeout(limit, Upgrade::find(&(&config.database.url).into())).await {
         Ok(Ok(Some(upgrade))) => Ok(upgrade.apply().await?),
         Ok(Err(cause)) if !cause.is_passing() => Err(cause.into()),
@@ -324,7 +340,7 @@ pub(crate) async fn upgrade_schema(config: &Config, limit: Duration) -> Result<(
 }
 
 async fn open_database(config: &Config) -> Result<Db, BuildError> {
-    config.database.make_data_dir()?;
+    prepare_data_dir(config)?;
     let size =
         PoolSize { connections: config.database.connections, acquire: config.database.acquire_timeout };
     Ok(Db::open(&(&config.database.url).into(), size).await?)

@@ -18,14 +18,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::app::{App, BuildError, upgrade_schema};
+use crate::app::{App, BuildError, lock_for_serving, upgrade_schema};
 use crate::base::fetch::tls::client_config;
 use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, monotonic_now};
 use crate::config::Config;
 use crate::db::feed::Change;
 use crate::db::replicas::Replica;
-use crate::db::{self, Db, LiveReplicas};
+use crate::db::{self, Db, LiveReplicas, ServingLock};
 use crate::edge::{self, BoundAddress, Edge, EdgeContext};
 use crate::fleet::plc_proxy::{PlcProxy, PlcProxySettings, Prober};
 use crate::forward::{ExternalPdses, ExternalPolicy};
@@ -47,6 +47,8 @@ pub(crate) struct Running {
     listeners: JoinSet<std::io::Result<()>>,
     replica: Replica,
     db: Db,
+    /// Released last.
+    _serving_lock: ServingLock,
 }
 
 /// Why the server did not start.
@@ -98,6 +100,7 @@ impl Running {
         let stopped = until(stopping.clone());
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
 
+        let serving_lock = lock_for_serving(&config).await?;
         // A step of the schema may take long on a large table. The limit would end it each time.
         upgrade_schema(&config, limit).await?;
         let limit = StartLimit { until: monotonic_now() + limit, total: limit };
@@ -111,7 +114,20 @@ impl Running {
         jobs::start(&app, replica.clone());
         readiness.open(app.db.clone());
         tracing::info!("serving {} on {}", app.config.service.public_url, edge.address());
-        Ok(Self { readiness, edge, stop, listeners, replica, db: app.db.clone() })
+        Ok(Self {
+            readiness,
+            edge,
+            stop,
+            listeners,
+            replica,
+            db: app.db.clone(),
+            _serving_lock: serving_lock,
+        })
+    }
+
+    /// Waits until the database's file is lost. Nothing that is written after that would last.
+    pub(crate) async fn database_lost(&self) -> db::Error {
+        self.db.watch_file().await
     }
 
     /// Stops accepting requests and waits for running ones. `false` if `grace` ended before they

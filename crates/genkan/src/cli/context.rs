@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Failure, Output};
-use crate::app::App;
+use crate::app::{self, App};
 use crate::config::{Config, Environment, Reading};
 use crate::db::{self, Db, PoolSize};
 
@@ -34,7 +34,7 @@ impl Context {
 
     /// Opens the database. Creates the data directory as the server would.
     pub(crate) async fn database(&self, config: &Config) -> Result<Db, Failure> {
-        config.database.make_data_dir().map_err(|problem| Failure::Setting(problem.to_string()))?;
+        app::prepare_data_dir(config)?;
         let size = PoolSize { connections: 2, acquire: config.database.acquire_timeout };
         within(OPENING, Db::open(&(&config.database.url).into(), size)).await
     }

@@ -64,7 +64,9 @@ impl From<crate::app::BuildError> for Failure {
         use crate::app::BuildError as E;
         match error {
             E::Folder(problem) => Self::Setting(problem.to_string()),
-            E::Database(cause) => cause.into(),
+            E::Database(cause)
+            | E::Keys(crate::keys::Error::Storage(cause))
+            | E::Fleet(crate::fleet::Error::Storage(cause)) => cause.into(),
             E::RecoveryKey | E::Keys(_) | E::Tls(_) | E::Dns(_) | E::Mail(_) => {
                 Self::Setting(error.to_string())
             }
@@ -79,14 +81,22 @@ impl From<crate::db::Error> for Failure {
         match error {
             E::Newer { .. } => Self::Setting(format!("GENKAN_DATABASE_URL: {error}; run the newer Genkan")),
             E::ChangedStep { .. } | E::SharedSessions => Self::Setting(format!("GENKAN_DATABASE_URL: {error}")),
-            E::NotADatabase(_) | E::Unreadable(..) | E::Unwritable(..) => {
+            E::NotADatabase(_) | E::Unreadable(..) | E::Unwritable(..) | E::InUse(_) | E::Lost { .. } => {
                 Self::Setting(format!("GENKAN_DATABASE_URL: {:#}", anyhow::Error::from(error)))
             }
             E::Away(_) => Self::Other(anyhow::Error::from(error).context(
                 "GENKAN_DATABASE_URL: the database cannot be used. Check that it exists, and that this process reaches it",
             )),
             E::Statement(_) => Self::Other(anyhow::Error::from(error).context("GENKAN_DATABASE_URL")),
-            E::BrokenOff | E::ClientGone | E::Unconfirmed(_) | E::Conflict(_) | E::Corrupt { .. } | E::Migrate { .. } => Self::Other(error.into()),
+            E::Damaged(_)
+            | E::Gone(_)
+            | E::FileAway(..)
+            | E::BrokenOff
+            | E::ClientGone
+            | E::Unconfirmed(_)
+            | E::Conflict(_)
+            | E::Corrupt { .. }
+            | E::Migrate { .. } => Self::Other(error.into()),
         }
     }
 }

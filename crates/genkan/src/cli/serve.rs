@@ -35,7 +35,13 @@ async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     let (lag, grace) = (config.listen.shutdown_lag, config.listen.shutdown_grace);
     let running = Box::pin(Running::start(config, logs.dropped(), START)).await?;
 
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        lost = running.database_lost() => {
+            tracing::error!(cause = &lost as &dyn std::error::Error, "stopping at once: the database is lost");
+            return Err(lost.into());
+        }
+    }
     tracing::info!(
         "stopping: new connections are refused in {lag:?}, running requests have {grace:?} after that"
     );

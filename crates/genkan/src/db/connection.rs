@@ -24,12 +24,19 @@ pub(crate) struct Pool {
     pub(super) inner: AnyPool,
     pub(super) dialect: Dialect,
     pub(super) state: Arc<WriteState>,
+    /// Whether its single statements write, on SQLite.
+    pub(super) is_writer: bool,
 }
 
 impl Pool {
+    /// Checks a single write before it is acknowledged.
+    fn check_place(&self) -> sqlx::Result<()> {
+        if self.is_writer { self.state.check_place() } else { Ok(()) }
+    }
+
     /// Takes a connection. Waits for one if all are in use.
     async fn take(&self) -> sqlx::Result<Taken> {
-        let connection = self.inner.acquire().await.inspect_err(|cause| self.state.note(cause))?;
+        let connection = self.inner.acquire().await.map_err(|cause| self.state.note(cause))?;
         Ok(Taken {
             connection: Some(connection),
             dialect: self.dialect,
@@ -74,11 +81,10 @@ impl Taken {
 
     /// Takes the outcome of a statement into account.
     fn settle<T>(&mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
-        if let Err(cause) = &outcome {
-            self.in_doubt |= leaves_connection_in_doubt(cause);
-            self.state.note(cause);
-        }
-        outcome
+        outcome.map_err(|cause| {
+            self.in_doubt |= leaves_connection_in_doubt(&cause);
+            self.state.note(cause)
+        })
     }
 }
 
@@ -132,7 +138,8 @@ impl TxConnection {
         // Whatever went wrong, the connection may still be in the transaction.
         self.taken.in_doubt = committed.is_err();
         self.is_open = false;
-        self.taken.settle(committed).map(drop)
+        self.taken.settle(committed)?;
+        self.taken.state.check_place()
     }
 
     fn check(&self) -> sqlx::Result<()> {
@@ -196,7 +203,9 @@ impl<'p> Executor<'p> for &'p Pool {
         let steps = async move {
             let mut taken = self.take().await?;
             let steps = within(self.dialect, taken.get().fetch_many(query).try_collect::<Vec<_>>()).await;
-            Ok::<_, sqlx::Error>(stream::iter(taken.settle(steps)?.into_iter().map(Ok)))
+            let steps = taken.settle(steps)?;
+            self.check_place()?;
+            Ok::<_, sqlx::Error>(stream::iter(steps.into_iter().map(Ok)))
         };
         Box::pin(stream::once(steps).try_flatten())
     }
@@ -277,7 +286,10 @@ impl<'c> Executor<'c> for &'c mut TxConnection {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::FutureExt as _;
+    use genkan_testing::{Line, LineState, Schema};
 
     use crate::base::monotonic_now;
     use crate::db::{DatabaseUrl, Db, PoolSize, on_each_database};
@@ -287,10 +299,7 @@ mod tests {
         a_failed_statement_ends_its_transaction,
         a_full_disk_is_overcome_when_there_is_room_again,
     );
-    use std::time::Duration;
 
-
-    use genkan_testing::{Line, LineState, Schema};
     async fn set(db: &Db, id: &str) {
         sqlx::query(INSERT).bind(id).execute(db.writer()).await.unwrap();
     }
@@ -363,7 +372,6 @@ mod tests {
             assert!(db.is_writable());
         }
     }
-}
 
     /// A machine that dies in a transaction: PostgreSQL keeps its connection, which is silent.
     #[tokio::test]
@@ -389,3 +397,4 @@ mod tests {
         // The dead machine's own process gives the connection up, too.
         sqlx::query(UPDATE).execute(&mut *tx).await.unwrap_err();
     }
+}

@@ -1,6 +1,5 @@
 //! The connections to the database.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +9,10 @@ use sqlx::{AnyConnection, AnyPool, Connection as _, Row as _};
 use super::changes::Subscribers;
 use super::connection::Pool;
 use super::dialect::{DatabaseUrl, Dialect};
+use super::file::DatabaseFile;
 use super::migrate::Upgrade;
 use super::write_state::WriteState;
-use super::{Result, Tx, write_state};
+use super::{Error, Result, Tx, write_state};
 use crate::base::{Clock, SharedClock, Timestamp, monotonic_now};
 
 /// The database. Cheap to clone.
@@ -21,8 +21,6 @@ pub struct Db {
     pub(super) dialect: Dialect,
     pub(super) write: Pool,
     pub(super) read: Pool,
-    /// The file of SQLite.
-    pub(super) file: Option<Arc<Path>>,
     /// The listeners for changes in this process. Shared by all clones.
     pub(super) subscribers: Arc<Subscribers>,
     /// What this process knows of the database's clock. Shared by all clones.
@@ -77,13 +75,16 @@ const TELL_WITHIN: Duration = Duration::from_secs(1);
 impl Db {
     /// Opens the database and brings its schema up to date.
     pub async fn open(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
-        let db = Self::connect(url, size).await?;
-        if let Some(upgrade) = Upgrade::find(url).await? {
-            upgrade.apply().await?;
-        }
-        // Everything goes by it from the first moment on.
-        db.now().await?;
-        Ok(db)
+        let opened = async {
+            let db = Self::connect(url, size).await?;
+            if let Some(upgrade) = Upgrade::find(url).await? {
+                upgrade.apply().await?;
+            }
+            // Everything goes by it from the first moment on.
+            db.now().await?;
+            Ok::<Self, Error>(db)
+        };
+        opened.await.map_err(|cause| url.name_file(cause))
     }
 
     async fn connect(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
@@ -112,13 +113,14 @@ impl Db {
             Dialect::Sqlite => pool(size.connections.clamp(1, 4), size.acquire).connect(url.expose()).await?,
             Dialect::Postgres => write.clone(),
         };
-        let state = Arc::<WriteState>::default();
-        let pool = |inner| Pool { inner, dialect, state: Arc::clone(&state) };
+        // After the pools, which create a missing file.
+        let file = url.file().map(DatabaseFile::opened).transpose()?;
+        let state = Arc::new(WriteState::of(file));
+        let pool = |inner, is_writer| Pool { inner, dialect, state: Arc::clone(&state), is_writer };
         Ok(Self {
             dialect,
-            write: pool(write),
-            read: pool(read),
-            file: url.file().map(Arc::from),
+            write: pool(write, true),
+            read: pool(read, false),
             subscribers: Arc::default(),
             shared_clock: Arc::default(),
         })
@@ -201,9 +203,9 @@ impl Db {
         let failures = state.failures();
         // Where a larger write found no room, a small one may still find some.
         if !state.is_writable()
-            && let Some(file) = &self.file
+            && let Some(file) = state.file()
         {
-            write_state::find_room(file).await?;
+            write_state::find_room(&file.path).await?;
         }
         write.await?;
         state.settle(failures);
@@ -220,8 +222,8 @@ impl Db {
 mod tests {
     use super::*;
     use crate::base::ManualClock;
+    use crate::db::on_each_database;
     use crate::db::testing::Fresh;
-    use crate::db::{Error, on_each_database};
 
     on_each_database!(a_process_with_a_wrong_clock_knows_the_time, the_offset_of_a_clock_is_measured);
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::AnyConnection;
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _, SqlStr};
 
+use super::error::name_damage;
 use super::{Error, Result};
 use crate::base::Secret;
 
@@ -136,14 +137,13 @@ impl Dialect {
             // The pool has few connections. A statement that hangs must not keep one of them.
             Self::Postgres => {
                 connection.execute("SET statement_timeout = '10s'").await?;
-            }
                 set_where_known(connection).await?;
+            }
         }
         Ok(())
     }
 }
 
-/// Where the database is. May hold a password, so it prints as `[sealed]`.
 /// Lets the server notice within half a minute that this machine is gone, and release what its
 /// session holds. A setting that a server or its platform does not know is left out.
 async fn set_where_known(connection: &mut AnyConnection) -> sqlx::Result<()> {
@@ -174,6 +174,7 @@ const SESSION: &[&str] = &[
     "SET client_connection_check_interval = '5s'",
 ];
 
+/// Where the database is. May hold a password, so it prints as `[sealed]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseUrl {
     url: Secret<String>,
@@ -203,6 +204,17 @@ impl DatabaseUrl {
 
     pub(super) fn expose(&self) -> &str {
         self.url.expose()
+    }
+
+    /// An error of SQLite with the name of its file.
+    pub(super) fn name_file(&self, cause: Error) -> Error {
+        match (&self.file, cause) {
+            (Some(file), Error::Away(cause)) => match name_damage(cause, file).into() {
+                Error::Away(cause) => Error::FileAway(file.clone(), cause),
+                cause => cause,
+            },
+            (_, cause) => cause,
+        }
     }
 
     /// A file that is no SQLite database is refused by name, never replaced.

@@ -1,6 +1,6 @@
 //! What can go wrong with the database, sorted by what the caller should do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::repeat::UnconfirmedCommit;
 
@@ -39,6 +39,22 @@ pub enum Error {
     NotADatabase(PathBuf),
     #[error("{} cannot be read", .0.display())]
     Unreadable(PathBuf, #[source] std::io::Error),
+    #[error(transparent)]
+    Damaged(#[from] DamagedFile),
+    /// SQLite cannot use its file for the moment: it is locked, or its disk fails.
+    #[error("{} cannot be used", .0.display())]
+    FileAway(PathBuf, #[source] sqlx::Error),
+    #[error("{} was deleted or replaced while Genkan ran", .0.display())]
+    Gone(PathBuf),
+    #[error("another Genkan serves from {}; stop it, or use PostgreSQL for several", .0.display())]
+    InUse(PathBuf),
+    #[error(
+        "{} is missing or empty, although its sealing key {} exists; restore the database from a backup, \
+         or move the sealing key away to start without its accounts",
+        database.display(),
+        sealing_key.display()
+    )]
+    Lost { database: PathBuf, sealing_key: PathBuf },
     #[error("{} cannot be written", .0.display())]
     Unwritable(PathBuf, #[source] std::io::Error),
     #[error("the schema could not be brought up to date: step {version} ({name}) failed")]
@@ -50,10 +66,27 @@ pub enum Error {
     },
 }
 
+/// A file of SQLite with a damaged page.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{} is damaged ({report}); restore it from a backup", file.display())]
+pub struct DamagedFile {
+    pub(super) file: PathBuf,
+    /// SQLite's own words.
+    pub(super) report: String,
+}
+
 impl Error {
     /// Whether a caller may be told to come back soon (503).
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::BrokenOff | Self::Unconfirmed(_) | Self::ClientGone)
+        matches!(
+            self,
+            Self::Away(_)
+                | Self::FileAway(..)
+                | Self::Damaged(_)
+                | Self::BrokenOff
+                | Self::Unconfirmed(_)
+                | Self::ClientGone
+        )
     }
 
     /// Whether it is a conflict in this column.
@@ -71,6 +104,9 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(cause: sqlx::Error) -> Self {
+        if let Some(damaged) = named_damage(&cause) {
+            return Self::Damaged(damaged.clone());
+        }
         match &cause {
             sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
@@ -109,6 +145,26 @@ pub(super) fn leaves_connection_in_doubt(cause: &sqlx::Error) -> bool {
         | sqlx::Error::Decode(_) => false,
         _ => true,
     }
+}
+
+/// Puts the name of `file` into an error which says that it is damaged. SQLite's own error names none.
+pub(super) fn name_damage(cause: sqlx::Error, file: &Path) -> sqlx::Error {
+    if !says_that_file_is_damaged(&cause) {
+        return cause;
+    }
+    let damaged = DamagedFile { file: file.to_owned(), report: cause.to_string() };
+    sqlx::Error::Io(std::io::Error::other(damaged))
+}
+
+fn named_damage(cause: &sqlx::Error) -> Option<&DamagedFile> {
+    let sqlx::Error::Io(cause) = cause else { return None };
+    cause.get_ref()?.downcast_ref()
+}
+
+/// Whether SQLite found its file damaged (11), or no database at all (26).
+fn says_that_file_is_damaged(cause: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(database) = cause else { return false };
+    matches!(Code::of(&**database), Code::Sqlite(11 | 26))
 }
 
 /// Whether the disk is full, read-only or damaged, or the server only reads.

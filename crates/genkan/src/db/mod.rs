@@ -16,6 +16,7 @@ mod database;
 mod dialect;
 mod error;
 pub(crate) mod feed;
+mod file;
 pub(crate) mod leases;
 mod migrate;
 mod pooler;
@@ -27,12 +28,14 @@ pub(crate) mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tx;
+mod watch;
 mod write_state;
 
 pub(crate) use cache::{FeedCache, Reading};
 pub use database::{Db, PoolSize};
 pub use dialect::DatabaseUrl;
 pub use error::{Error, Result};
+pub(crate) use file::{ServingLock, lock_for_serving, refuse_lost_database};
 pub(crate) use migrate::Upgrade;
 pub(crate) use repeat::repeated;
 pub(crate) use replicas::LiveReplicas;

@@ -78,17 +78,11 @@ impl Db {
                 .connect_lazy_with((*pool.inner.connect_options()).clone()),
             dialect: self.dialect,
             state: Arc::default(),
+            is_writer: pool.is_writer,
         };
         let write = again(&self.write);
         let read = if self.dialect == Dialect::Sqlite { again(&self.read) } else { write.clone() };
-        Self {
-            dialect: self.dialect,
-            write,
-            read,
-            file: self.file.clone(),
-            subscribers: Arc::default(),
-            shared_clock: Arc::default(),
-        }
+        Self { dialect: self.dialect, write, read, subscribers: Arc::default(), shared_clock: Arc::default() }
     }
 }
 

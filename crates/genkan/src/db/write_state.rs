@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::error::says_that_writes_fail;
+use super::error::{name_damage, says_that_writes_fail};
+use super::file::{DatabaseFile, beside};
 use super::{Error, Result};
 
 /// What the last writes say about the disk.
@@ -18,13 +19,36 @@ pub(super) struct WriteState {
     failures: AtomicU64,
     /// The number of failed writes when a probe last succeeded.
     settled: AtomicU64,
+    /// The file of SQLite.
+    file: Option<DatabaseFile>,
 }
 
 impl WriteState {
-    /// Takes an error into account.
-    pub(super) fn note(&self, cause: &sqlx::Error) {
-        if says_that_writes_fail(cause) && self.failures.fetch_add(1, Ordering::SeqCst) == self.settled() {
-            tracing::error!(cause = cause as &dyn std::error::Error, "the database cannot write");
+    pub(super) fn of(file: Option<DatabaseFile>) -> Self {
+        Self { file, ..Self::default() }
+    }
+
+    pub(super) const fn file(&self) -> Option<&DatabaseFile> {
+        self.file.as_ref()
+    }
+
+    /// Checks, after a write and before it is acknowledged, that it went to a file which is still
+    /// there.
+    pub(super) fn check_place(&self) -> sqlx::Result<()> {
+        let Some(lost) = self.file.as_ref().and_then(DatabaseFile::lost) else { return Ok(()) };
+        let told = format!("{} was deleted or replaced", lost.display());
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::NotFound, told)))
+    }
+
+    /// Takes an error into account. Returns it with the name of the file if that is damaged.
+    pub(super) fn note(&self, cause: sqlx::Error) -> sqlx::Error {
+        if says_that_writes_fail(&cause) && self.failures.fetch_add(1, Ordering::SeqCst) == self.settled() {
+            let file = self.file.as_ref().map(|file| file.path.display().to_string());
+            tracing::error!(cause = &cause as &dyn std::error::Error, file, "the database cannot write");
+        }
+        match &self.file {
+            Some(file) => name_damage(cause, &file.path),
+            None => cause,
         }
     }
 
@@ -51,9 +75,7 @@ impl WriteState {
 
 /// Checks that the disk takes as much as a large request writes, beside the file of the database.
 pub(super) async fn find_room(database: &Path) -> Result<()> {
-    let mut file = database.as_os_str().to_owned();
-    file.push("-probe");
-    let file = PathBuf::from(file);
+    let file = beside(database, "-probe");
     let probed = tokio::task::spawn_blocking(move || {
         let written = write_whole(&file);
         // The room is given back in any case.

@@ -160,6 +160,85 @@ fn a_signal_stops_gently_and_a_second_one_at_once() {
     assert_eq!(server.child.wait().unwrap().code(), Some(1), "{}", server.rest());
 }
 
+#[test]
+fn one_server_uses_a_sqlite_file_and_commands_work_beside_it() {
+    let server = Server::start();
+    let folder = server.folder.as_ref().unwrap().path();
+    let (status, told) = run_in(folder, &["serve"]);
+    assert_eq!(status, Some(2), "{told}");
+    assert!(told.contains("another Genkan serves from") && told.contains("genkan.db"), "{told}");
+    let (status, told) = run_in(folder, &["host", "list"]);
+    assert_eq!(status, Some(0), "{told}");
+    assert!(server.ask("/xrpc/_health").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn two_first_starts_at_once_make_one_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let all: Vec<_> = (0..4)
+        .map(|_| {
+            let folder = folder.path().to_owned();
+            std::thread::spawn(move || run_in(&folder, &["host", "list"]))
+        })
+        .collect();
+    for one in all {
+        let (status, told) = one.join().unwrap();
+        assert_eq!(status, Some(0), "{told}");
+    }
+}
+
+#[test]
+fn a_lost_database_is_not_replaced_by_an_empty_one() {
+    let server = Server::start();
+    let folder = server.end();
+    let (database, key) = (folder.path().join("data/genkan.db"), folder.path().join("data/sealing.key"));
+    for is_missing in [true, false] {
+        let _ = std::fs::remove_file(folder.path().join("data/genkan.db-wal"));
+        if is_missing {
+            std::fs::remove_file(&database).unwrap();
+        } else {
+            std::fs::write(&database, "").unwrap();
+        }
+        for command in [&["serve"][..], &["host", "list"]] {
+            let (status, told) = run_in(folder.path(), command);
+            assert_eq!(status, Some(2), "{command:?}: {told}");
+            assert!(told.contains("genkan.db") && told.contains("sealing.key"), "{told}");
+        }
+        assert!(std::fs::metadata(&database).map_or(0, |found| found.len()) == 0, "nothing was created");
+    }
+    // The documented way to start afresh.
+    std::fs::rename(&key, key.with_extension("aside")).unwrap();
+    Server::start_in(folder);
+}
+
+#[test]
+fn a_damaged_database_ends_the_server() {
+    let server = Server::start();
+    let folder = server.end();
+    let database = folder.path().join("data/genkan.db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    // The first page names the tables and stays whole, as do the pages of many tables.
+    for page in bytes.chunks_mut(4096).skip(12).step_by(5) {
+        page[..64].fill(0x55);
+    }
+    std::fs::write(&database, bytes).unwrap();
+    let (status, told) = run_in(folder.path(), &["serve"]);
+    assert_ne!(status, Some(0), "{told}");
+    assert!(told.contains("genkan.db is damaged"), "{told}");
+}
+
+/// Runs a command to its end. Returns its exit status, and what it printed.
+fn run_in(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_genkan"))
+        .args(arguments)
+        .env_clear()
+        .envs(settings(folder))
+        .output()
+        .unwrap();
+    let told = [done.stdout, done.stderr].concat();
+    (done.status.code(), String::from_utf8_lossy(&told).into_owned())
+}
+
 fn settings(folder: &Path) -> Vec<(&'static str, String)> {
     [
         ("GENKAN_PUBLIC_URL", "http://localhost:2583"),
@@ -183,12 +262,15 @@ struct Server {
     child: Child,
     lines: BufReader<std::process::ChildStderr>,
     address: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Server {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(folder: tempfile::TempDir) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_genkan"))
             .arg("serve")
             .env_clear()
@@ -198,7 +280,7 @@ impl Server {
             .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap());
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { child, lines, address, _folder: folder };
+        let mut server = Self { child, lines, address, folder: Some(folder) };
         let line = server.wait_for("serving");
         let said: serde_json::Value = serde_json::from_str(&line).unwrap();
         server.address = said["message"].as_str().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
@@ -231,6 +313,13 @@ impl Server {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    /// Ends it in order, and returns its files.
+    fn end(mut self) -> tempfile::TempDir {
+        self.signal();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.rest());
+        self.folder.take().unwrap()
     }
 
     fn signal(&self) {

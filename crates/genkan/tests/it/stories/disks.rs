@@ -116,6 +116,34 @@ async fn a_full_disk_stops_nothing_but_writes() {
     assert_recovers(&net, alice).await;
 }
 
+/// The file or its write-ahead log is deleted, or another one is put in its place, as when a backup
+/// is restored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_file_ends_the_server_before_a_write_is_acknowledged() {
+    for (lost, is_replaced) in [("genkan.db", false), ("genkan.db", true), ("genkan.db-wal", false)] {
+        let mut net = Plan::new(env!("CARGO_BIN_EXE_genkan")).await;
+        let alice = net.sign_up("alice").await;
+        let database = net.database_file().with_file_name(lost);
+        if is_replaced {
+            let copy = database.with_extension("copy");
+            std::fs::copy(&database, &copy).unwrap();
+            std::fs::rename(&copy, &database).unwrap();
+        } else {
+            std::fs::remove_file(&database).unwrap();
+        }
+        // Several at once, so that one of them is before the end of the process.
+        let refresh = || async {
+            let client = net.visitor().bearer(&alice.refresh);
+            let request = client.request(http::Method::POST, "/xrpc/com.atproto.server.refreshSession");
+            client.try_send(request.body(String::new()).unwrap()).await.ok().map(|answer| answer.status)
+        };
+        let answers = futures_util::future::join_all((0..8).map(|_| refresh())).await;
+        assert!(!answers.contains(&Some(200)), "{answers:?}");
+        assert_eq!(net.genkan_mut().end(SETTLED).await, Some(1), "{}", net.genkan().output());
+        assert!(net.genkan().output().contains(&format!("{lost} was deleted or replaced")));
+    }
+}
+
 async fn assert_stops_only_writes(net: &TestNetwork, alice: &User) {
     within(SETTLED, "it is not ready", async || readiness(net).await == NOT_READY).await;
     let answer = net.refresh(&alice.refresh).await;

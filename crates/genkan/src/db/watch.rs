@@ -1,0 +1,144 @@
+//! The watch over the file of SQLite while a server runs.
+
+use std::time::Duration;
+
+use sqlx::{AnyConnection, Executor as _};
+
+use super::error::{DamagedFile, name_damage};
+use super::file::DatabaseFile;
+use super::{Db, Error, Result};
+
+impl Db {
+    /// Waits until the database's file is deleted, replaced or found damaged, and returns that as an
+    /// error. Keeps its write-ahead log small meanwhile. On PostgreSQL it waits for ever.
+    pub(crate) async fn watch_file(&self) -> Error {
+        let Some(file) = self.write.state.file() else { return std::future::pending().await };
+        tokio::select! {
+            gone = self.watch_place(file) => gone,
+            damaged = self.check_pages(file) => damaged,
+            never = self.keep_log_small(file) => never,
+        }
+    }
+
+    async fn watch_place(&self, file: &DatabaseFile) -> Error {
+        // Other connections come and go. This one keeps the write-ahead log in place.
+        let mut anchor = None;
+        loop {
+            if anchor.is_none() {
+                anchor = self.open_reader().await.ok();
+                if anchor.is_some() {
+                    file.remember_logs();
+                }
+            }
+            if let Some(lost) = file.lost() {
+                return Error::Gone(lost.to_owned());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Opens a connection that has read, so that it has opened the write-ahead log.
+    async fn open_reader(&self) -> Result<AnyConnection> {
+        let mut connection = self.connect_apart().await?;
+        self.now_on(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Reads every page once. Returns if one is damaged.
+    async fn check_pages(&self, file: &DatabaseFile) -> Error {
+        match self.quick_check(file).await {
+            Ok(report) if report == "ok" => {}
+            Ok(report) => return DamagedFile { file: file.path.clone(), report }.into(),
+            Err(damaged @ Error::Damaged(_)) => return damaged,
+            Err(cause) => tracing::warn!(
+                cause = &cause as &dyn std::error::Error,
+                file = %file.path.display(),
+                "the database could not be checked for damage"
+            ),
+        }
+        std::future::pending().await
+    }
+
+    async fn quick_check(&self, file: &DatabaseFile) -> Result<String> {
+        let mut connection = self.connect_apart().await?;
+        // One finding is enough.
+        let report = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await;
+        Ok(report.map_err(|cause| name_damage(cause, &file.path))?)
+    }
+
+    async fn keep_log_small(&self, file: &DatabaseFile) -> Error {
+        let mut connection = None;
+        loop {
+            tokio::time::sleep(TRUNCATE_EVERY).await;
+            if file.log_size() > SMALL_LOG
+                && let Err(cause) = self.truncate_log(&mut connection, file.log_size()).await
+            {
+                connection = None;
+                tracing::warn!(
+                    cause = &cause as &dyn std::error::Error,
+                    file = %file.path.display(),
+                    "the write-ahead log could not be moved into the database"
+                );
+            }
+        }
+    }
+
+    /// Moves the write-ahead log into the database and makes its file empty.
+    async fn truncate_log(&self, connection: &mut Option<AnyConnection>, size: u64) -> Result<()> {
+        let on = match connection {
+            Some(on) => on,
+            None => connection.insert(self.connect_apart().await?),
+        };
+        // Does nearly all of the work, while others read and write.
+        on.execute("PRAGMA wal_checkpoint(PASSIVE)").await?;
+        // Keeps writers waiting until the last readers have left the log. It does not wait for them
+        // unless the log has become large, and tries again later.
+        let patience = if size > LARGE_LOG { "PRAGMA busy_timeout = 500" } else { "PRAGMA busy_timeout = 0" };
+        on.execute(patience).await?;
+        on.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+        Ok(())
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const TRUNCATE_EVERY: Duration = Duration::from_secs(10);
+/// Bytes. A log of this size is left as it is.
+const SMALL_LOG: u64 = 1 << 20;
+/// Bytes. The writer itself moves a log of 16 MiB. It grows past that while there are always
+/// readers.
+const LARGE_LOG: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::testing::Fresh;
+
+    #[tokio::test]
+    async fn the_log_is_emptied_beside_readers_and_writers() {
+        let fresh = Fresh::sqlite().await;
+        let db = &fresh.db;
+        let file = db.write.state.file().unwrap();
+        let text = "x".repeat(1 << 20);
+        for id in 0..3 {
+            sqlx::query("INSERT INTO replicas (id, name, started_at, seen_at) VALUES ($1, $2, 0, 0)")
+                .bind(id.to_string())
+                .bind(&text)
+                .execute(db.writer())
+                .await
+                .unwrap();
+        }
+        assert!(file.log_size() > 3 * SMALL_LOG);
+        let mut connection = None;
+        // A writer at work is not disturbed.
+        let mut tx = db.begin().await.unwrap();
+        sqlx::query("DELETE FROM replicas WHERE id = '1'").execute(&mut *tx).await.unwrap();
+        db.truncate_log(&mut connection, file.log_size()).await.unwrap();
+        tx.commit().await.unwrap();
+        db.truncate_log(&mut connection, file.log_size()).await.unwrap();
+        assert_eq!(file.log_size(), 0);
+        let kept: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM replicas").fetch_one(db.reader()).await.unwrap();
+        assert_eq!(kept, 2);
+        assert_eq!(db.quick_check(file).await.unwrap(), "ok");
+    }
+}
