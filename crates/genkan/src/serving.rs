@@ -112,7 +112,7 @@ impl Running {
         // Nothing below can fail: a row that is kept alive must not be left behind.
         tokio::spawn(replica.clone().keep_alive());
         jobs::start(&app, replica.clone());
-        readiness.open(app.db.clone());
+        readiness.open(app.db.clone(), app.feed.clone());
         tracing::info!("serving {} on {}", app.config.service.public_url, edge.address());
         Ok(Self {
             readiness,

@@ -343,7 +343,7 @@ async fn the_operators_listener_tells_life_readiness_and_numbers() {
     let starting = ask("/readyz").await;
     assert_eq!((starting.0, starting.2.as_str()), (503, "not ready: starting\n"));
     assert_eq!((ask("/livez").await.0, ask("/metrics").await.0), (200, 200));
-    readiness.open(methods.server.app.db.clone());
+    readiness.open(methods.server.app.db.clone(), methods.server.app.feed.clone());
     assert_eq!((ask("/livez").await.0, ask("/readyz").await.0), (200, 200));
     let text = ask("/metrics").await.2;
     for line in [
@@ -359,7 +359,7 @@ async fn the_operators_listener_tells_life_readiness_and_numbers() {
     assert_eq!((ask("/readyz").await.0, ask("/livez").await.0), (503, 200));
 
     let away = Readiness::default();
-    away.open(methods.server.app.db.clone());
+    away.open(methods.server.app.db.clone(), methods.server.app.feed.clone());
     methods.server.app.db.close().await;
     let ops =
         ops_router(away, &methods.server.app.metrics, &methods.server.app.clock, std::sync::Arc::default());

@@ -93,6 +93,8 @@ async fn a_used_up_pool_does_not_stop_forwarding() {
         let start = Instant::now();
         net.visitor().query("com.atproto.repo.describeRepo", &repo).await.ok();
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        // A busy pool is not an unreachable database.
+        assert_eq!(net.genkan().ops().get("/readyz").await.status, 200);
         // The changes feed has a connection of its own, so a token that is in memory stays trusted.
         let start = Instant::now();
         net.client_of(&alice).query("app.bsky.feed.getTimeline", &[]).await.ok();
