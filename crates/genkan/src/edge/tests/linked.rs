@@ -491,3 +491,34 @@ async fn reads_of_strangers_leave_a_linked_account_places_at_its_pds() {
     };
     assert_eq!(summary(&tokio::join!(reads, linked).1), "200 -");
 }
+
+/// The answers never begin, so the account's places are not given back.
+#[tokio::test]
+async fn a_linked_account_gets_an_eighth_of_the_places_at_its_pds() {
+    let gate = genkan_testing::Gate::closed();
+    let there = RawHost::start(answers_at(&gate)).await;
+    let mut setup = ExternalSetup::listing(&[&there]);
+    setup.policy.at_once = 48;
+    let network = Network::with_external(setup, |_| {}).await;
+    network.lives(ZOE, ZOE, &there.origin);
+    network.external().link = Some((there.origin.parse().unwrap(), 1));
+    let held = futures_util::future::join_all((0..6).map(|_| post(&network, POST, ZOES, "{}")));
+    let others = async {
+        eventually("six calls are at the PDS", || there.heard().len() == 6).await;
+        let refused = post(&network, POST, ZOES, "{}").await;
+        let read = format!("GET /xrpc/com.atproto.sync.getLatestCommit?did={ZOE}");
+        let reading = network.ask(&read, "");
+        let opening = async {
+            eventually("a stranger's read is there too", || there.heard().len() == 7).await;
+            gate.open();
+        };
+        (refused, tokio::join!(reading, opening).0)
+    };
+    // A seventh call at the PDS would wait for the gate, which then never opens.
+    let both = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(held, others) }).await;
+    let (held, (refused, read)) = both.expect("the seventh call is refused at once");
+    assert_eq!(summary(&refused), "429 RateLimitExceeded");
+    assert!(refused.contains("this account or address has too many concurrent requests"), "{refused}");
+    assert_eq!(summary(&read), "200 -", "nobody else is refused");
+    assert!(held.iter().all(|answer| summary(answer) == "200 -"), "{held:?}");
+}
