@@ -62,7 +62,8 @@ impl Shares {
     pub(super) fn of(places: usize) -> Rc<Self> {
         Rc::new(Self {
             of_one: (places / 8).max(1),
-            of_strangers: places - places / 4,
+// Of two or three places, too, one is for accounts. A single place is for everyone.
+            of_strangers: if places < 2 { places } else { places - places.div_ceil(4) },
             of_wide: (places / 4).max(1),
             of_holders: places - places / 8,
             strangers: Cell::new(0),
@@ -193,6 +194,16 @@ mod tests {
         assert!(shares.take(stranger("192.0.2.1")).is_ok());
         drop(places);
         assert!(shares.held.borrow().is_empty() && shares.taken.get() == 0, "all came back");
+    }
+
+    #[test]
+    fn strangers_leave_one_of_few_places() {
+        for (places, strangers) in [(1, 1), (2, 1), (3, 2), (5, 3)] {
+            let shares = Shares::of(places);
+            let held: Vec<_> =
+                (0..9).filter_map(|index| shares.take(stranger(&format!("192.0.2.{index}"))).ok()).collect();
+            assert_eq!(held.len(), strangers, "{places}");
+        }
     }
 
     #[test]

@@ -61,9 +61,15 @@ impl Window {
         (self.whole / self.replicas).max(1)
     }
 
+    /// A quarter of the calls, which is for linked accounts: one of two or three. A single call is
+    /// for everyone.
+    fn quarter(&self) -> u32 {
+        if self.most() < 2 { 0 } else { self.most().div_ceil(4) }
+    }
+
     /// The calls that are reserved for linked accounts and that they have not used.
     fn reserved(&self) -> u32 {
-        (self.most() / 4).saturating_sub(self.linked)
+        self.quarter().saturating_sub(self.linked)
     }
 
     /// The calls that are left for this class.
@@ -100,7 +106,7 @@ impl Window {
     /// For linked accounts this includes half of the calls that are reserved for them, so that no
     /// number of reads makes their first calls wait.
     pub(super) fn is_scarce(&self, class: CallClass, now: Instant) -> bool {
-        let has_used_own = class == CallClass::Read || self.linked >= (self.most() / 4).div_ceil(2);
+        let has_used_own = class == CallClass::Read || self.linked >= self.quarter().div_ceil(2);
         !self.is_over(now) && has_used_own && self.used >= self.most().div_ceil(2)
     }
 
@@ -296,6 +302,25 @@ mod tests {
         let mut window = tests::window(40, now);
         (0..40).for_each(|_| window.take(LINKED, now));
         assert!(window.is_used_up(LINKED, now) && window.is_used_up(READ, now));
+    }
+
+    #[test]
+    fn reads_leave_one_of_few_calls() {
+        let now = monotonic_now();
+        for (count, reads) in [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3)] {
+            let mut window = window(count, now);
+            for _ in 0..reads {
+                assert!(!window.is_used_up(READ, now), "{count}");
+                window.take(READ, now);
+            }
+            assert!(window.is_used_up(READ, now), "{count}");
+            assert_eq!(window.is_used_up(LINKED, now), count == 1, "{count}");
+        }
+        // A share of three calls: four replicas at a PDS that allows twelve.
+        let mut window = window(12, now);
+        window.share(4, now);
+        (0..2).for_each(|_| window.take(READ, now));
+        assert!(window.is_used_up(READ, now) && !window.is_scarce(LINKED, now));
     }
 
     #[test]
