@@ -12,16 +12,14 @@
 //! In this file *account* means what a call is counted for: an account, or the client's network for
 //! calls without an account.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::host::{Asked, CallDecision, HostCalls, LONGEST_GUESS};
+use super::hosts::{HostBudget, Hosts};
 use super::rules::{BudgetError, CallBudgetRules, CallKind, CallOwner};
 use super::shares::Owners;
 use super::window::{CallClass, RateLimitReport};
@@ -44,16 +42,7 @@ pub(super) struct CallBudgets {
     control: Handle,
     owners: Owners,
     /// Locked only to find a PDS. Each PDS has a lock of its own.
-    hosts: Arc<Mutex<HashMap<Origin, Arc<HostBudget>>>>,
-}
-
-/// The calls to one PDS, and the signal that its queue or windows have changed.
-///
-/// A PDS whose budget is shared with a call or a task is in use.
-#[derive(Debug)]
-struct HostBudget {
-    calls: Mutex<HostCalls>,
-    changed: Notify,
+    hosts: Arc<Mutex<Hosts>>,
 }
 
 impl CallBudgets {
@@ -70,7 +59,7 @@ impl CallBudgets {
         account: &CallOwner,
         kind: CallKind,
     ) -> Result<Admission, BudgetError> {
-        let host = self.host(pds)?;
+        let host = self.host(pds, account.class())?;
         let asked = self.asked(account, kind);
         let mut turn = match self.ask(&host, asked) {
             CallDecision::Go => return Ok(Admission::Immediate),
@@ -103,7 +92,7 @@ impl CallBudgets {
         clock: Timestamp,
     ) {
         let Some(told) = RateLimitReport::of(status, headers, clock) else { return };
-        let Ok(host) = self.host(pds) else { return };
+        let Ok(host) = self.host(pds, account.class()) else { return };
         host.lock().hear(self.asked(account, kind), &told, monotonic_now());
         // The calls that wait may be due earlier or later than before.
         host.changed.notify_one();
@@ -112,9 +101,9 @@ impl CallBudgets {
     /// Returns how many PDSes are known, and how many of them allow no further calls now.
     pub(super) fn known(&self) -> (usize, usize) {
         let now = monotonic_now();
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_exhausted = |host: &&Arc<HostBudget>| host.lock().calls.is_used_up(CallClass::Linked, now);
-        (hosts.len(), hosts.values().filter(is_exhausted).count())
+        let hosts = self.hosts();
+        let is_exhausted = |host: &&HostBudget| host.lock().calls.is_used_up(CallClass::Linked, now);
+        (hosts.len(), hosts.budgets().filter(is_exhausted).count())
     }
 
     fn asked(&self, account: &CallOwner, kind: CallKind) -> Asked {
@@ -137,51 +126,20 @@ impl CallBudgets {
         decision
     }
 
-    /// Returns the budget of a PDS.
-    fn host(&self, pds: &Origin) -> Result<Arc<HostBudget>, BudgetError> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(host) = hosts.get(pds) {
-            return Ok(Arc::clone(host));
+    /// Returns the budget of a PDS, for a call of this class.
+    fn host(&self, pds: &Origin, class: CallClass) -> Result<Arc<HostBudget>, BudgetError> {
+        let mut hosts = self.hosts();
+        if let Some(host) = hosts.get(pds, class) {
+            return Ok(host);
         }
         let now = monotonic_now();
-        if hosts.len() >= MOST_HOSTS {
-            make_room(&mut hosts, now);
-        }
-        if hosts.len() >= MOST_HOSTS {
-            return Err(BudgetError { rate: self.rules.calls, wait: LONGEST_GUESS });
-        }
-        let calls = Mutex::new(HostCalls::new(&self.rules, &self.owners, now));
-        let host = Arc::new(HostBudget { calls, changed: Notify::new() });
-        hosts.insert(pds.clone(), Arc::clone(&host));
-        Ok(host)
+        let calls = HostCalls::new(&self.rules, &self.owners, now);
+        let crowded = BudgetError { rate: self.rules.calls, wait: LONGEST_GUESS };
+        hosts.add(pds, class, calls, now).ok_or(crowded)
     }
-}
 
-/// Forgets PDSes that are not in use: those whose windows are over, or else some with few calls.
-///
-/// Forgetting a count allows its calls twice. So a PDS whose limits are close stays, and one that
-/// linked accounts call goes after one that is only read.
-fn make_room(hosts: &mut HashMap<Origin, Arc<HostBudget>>, now: Instant) {
-    let is_used = |host: &Arc<HostBudget>| Arc::strong_count(host) > 1;
-    hosts.retain(|_, host| is_used(host) || !host.lock().is_over(now));
-    if hosts.len() < MOST_HOSTS {
-        return;
-    }
-    let mut losses: Vec<_> = hosts
-        .iter()
-        .filter(|(_, host)| !is_used(host))
-        .filter_map(|(pds, host)| Some((host.lock().loss(now)?, pds.clone())))
-        .collect();
-    losses.sort_unstable_by_key(|(loss, _)| *loss);
-    // Several at once, so that a flood of new PDSes does not cost a search for each.
-    for (_, pds) in losses.iter().take(MOST_HOSTS / 8) {
-        hosts.remove(pds);
-    }
-}
-
-impl HostBudget {
-    fn lock(&self) -> MutexGuard<'_, HostCalls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -209,7 +167,6 @@ async fn admit_waiting(host: Arc<HostBudget>, replicas: LiveReplicas, wait: Dura
 }
 
 const SHORTEST: Duration = Duration::from_millis(1);
-const MOST_HOSTS: usize = 4096;
 
 #[cfg(test)]
 #[path = "budget_tests.rs"]

@@ -1,5 +1,6 @@
 //! Real time passes here, so nothing depends on how much. `host_tests` has the rules of time.
 
+use super::super::hosts::MOST_HOSTS;
 use super::*;
 use crate::base::monotonic_now;
 use crate::config::Rate;
@@ -29,6 +30,12 @@ fn client(number: u32) -> CallOwner {
     CallOwner::Client(ClientNetwork::of(std::net::Ipv4Addr::from(number).into()))
 }
 
+impl CallBudgets {
+    fn known_count(&self) -> usize {
+        self.hosts().len()
+    }
+}
+
 fn budgets(rules: CallBudgetRules) -> CallBudgets {
     CallBudgets::new(rules, LiveReplicas::one())
 }
@@ -44,12 +51,12 @@ async fn wait(
     fair: &CallBudgets,
     owner: CallOwner,
 ) -> tokio::task::JoinHandle<Result<Admission, BudgetError>> {
-    let before = fair.host(&pds()).unwrap().lock().waiting();
+    let before = fair.host(&pds(), CallClass::Linked).unwrap().lock().waiting();
     let task = tokio::spawn({
         let fair = fair.clone();
         async move { fair.admit(&pds(), &owner, CallKind::Read).await }
     });
-    while fair.host(&pds()).unwrap().lock().waiting() == before && !task.is_finished() {
+    while fair.host(&pds(), CallClass::Linked).unwrap().lock().waiting() == before && !task.is_finished() {
         tokio::task::yield_now().await;
     }
     task
@@ -85,7 +92,7 @@ async fn a_call_waits_no_longer_than_it_may_and_then_no_task_is_left() {
     use_half(&fair).await;
     let refused = fair.admit(&pds(), &account('a'), CallKind::Read).await.unwrap_err();
     assert_eq!((refused.rate, refused.wait), (LONG.calls, LONGEST_GUESS));
-    let host = fair.host(&pds()).unwrap();
+    let host = fair.host(&pds(), CallClass::Linked).unwrap();
     let until = monotonic_now() + Duration::from_secs(30);
     // The task that admits calls, which also holds it, ends by itself.
     while Arc::strong_count(&host) > 2 || host.lock().has_waiting() {
@@ -138,8 +145,51 @@ async fn a_flood_of_pdses_forgets_no_pds_whose_budget_is_spent_or_in_use() {
     }
     assert!(fair.known().0 <= MOST_HOSTS);
     assert!(fair.admit(&spent, &account('a'), CallKind::Repo).await.is_err());
-    let has = |pds: &Origin| fair.hosts.lock().unwrap().contains_key(pds);
+    let has = |pds: &Origin| fair.hosts().get(pds, CallClass::Read).is_some();
     assert!(has(&linked), "those that are only read go first");
     assert!(has(&pds()) && !waiting.is_finished());
     waiting.abort();
+}
+
+/// A PDS decides what its headers say, and one owner of names has as many PDSes as it likes.
+#[tokio::test]
+async fn pdses_that_allow_no_more_calls_keep_no_other_pds_out() {
+    let told = [("retry-after", "86400"), ("ratelimit-policy", "1;w=7")]
+        .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+    let headers = told.into_iter().collect();
+    let now = Timestamp::from_seconds(1_700_000_000);
+    for flood in [client(1), account('z')] {
+        let fair = budgets(LONG);
+        let linked: Origin = "https://linked.example.com".parse().unwrap();
+        while fair.admit(&linked, &account('a'), CallKind::Repo).await.is_ok() {}
+        for number in 0..2 * MOST_HOSTS {
+            let pds = format!("https://{number}.example.com").parse().unwrap();
+            let _ = fair.admit(&pds, &flood, CallKind::Read).await;
+            fair.hear(&pds, &flood, CallKind::Read, StatusCode::TOO_MANY_REQUESTS, &headers, now);
+        }
+        for (number, owner) in [account('b'), client(2)].into_iter().enumerate() {
+            let other = format!("https://other{number}.example.com").parse().unwrap();
+            let admission = fair.admit(&other, &owner, CallKind::Read).await;
+            assert_eq!(admission, Ok(Admission::Immediate), "{flood:?} {owner:?}");
+        }
+        let again = fair.admit(&linked, &account('a'), CallKind::Repo).await;
+        assert!(again.is_err(), "{flood:?}: what linked accounts used up is forgotten last");
+        assert!(fair.known().0 <= MOST_HOSTS);
+    }
+}
+
+#[tokio::test]
+async fn pdses_that_are_only_read_leave_a_quarter_of_the_memory() {
+    let fair = budgets(LONG);
+    for number in 0..2 * MOST_HOSTS {
+        let pds = format!("https://{number}.example.com").parse().unwrap();
+        fair.admit(&pds, &client(1), CallKind::Read).await.unwrap();
+        assert!(fair.known_count() <= MOST_HOSTS / 4 * 3);
+    }
+    for number in 0..MOST_HOSTS {
+        let pds = format!("https://linked{number}.example.com").parse().unwrap();
+        fair.admit(&pds, &account('a'), CallKind::Read).await.unwrap();
+    }
+    assert!(fair.known_count() > MOST_HOSTS / 10 * 9);
+    fair.admit(&pds(), &client(1), CallKind::Read).await.unwrap();
 }

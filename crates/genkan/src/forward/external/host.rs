@@ -209,11 +209,14 @@ impl HostCalls {
         };
         if told.is_as_long_as(window.length()) {
             window.correct(told, now);
-        } else if let Some(wait) = told.exhausted_for()
-            && let Some(share) = self.accounts.of_class(asked.class).get(asked.owner)
-        {
+        } else if let Some(wait) = told.exhausted_for() {
             // A window of a length that Genkan does not know is most likely the account's own.
-            share.until = Some(now + wait);
+            let wait = match asked.class {
+                CallClass::Linked => wait,
+                // Strangers cause any number of these, so none is kept for long.
+                CallClass::Read => wait.min(self.calls.length()),
+            };
+            self.accounts.of_class(asked.class).refuse(asked.owner, now + wait);
         }
     }
 
@@ -234,13 +237,20 @@ impl HostCalls {
             && !self.accounts.has_refused(now)
     }
 
-    /// How much would be forgotten with it: calls of linked accounts, and all calls. `None` if it
-    /// must stay, because calls wait or a limit is close.
-    pub(super) fn loss(&self, now: Instant) -> Option<(u32, u32)> {
-        let is_spent = [&self.calls, &self.repos, &self.uploads]
+    /// What would be forgotten with it, in the order of weight: the calls sent for linked accounts,
+    /// whether a limit is close, and all calls sent. `None` if it must stay, because calls wait.
+    pub(super) fn loss(&self, now: Instant) -> Option<(u32, bool, u32)> {
+        if self.has_waiting() {
+            return None;
+        }
+        let windows = [&self.calls, &self.repos, &self.uploads];
+        let is_close = self.accounts.has_refused(now)
+            || windows.iter().any(|window| window.is_scarce(CallClass::Read, now));
+        let (linked, all) = windows
             .iter()
-            .any(|window| window.is_scarce(CallClass::Read, now));
-        (!self.has_waiting() && !is_spent && !self.accounts.has_refused(now)).then(|| self.calls.used(now))
+            .map(|window| window.sent(now))
+            .fold((0_u32, 0_u32), |sum, sent| (sum.0.saturating_add(sent.0), sum.1.saturating_add(sent.1)));
+        Some((linked, is_close, all))
     }
 
     const fn line(&self, class: CallClass) -> &Line {

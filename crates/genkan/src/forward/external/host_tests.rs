@@ -155,6 +155,18 @@ fn a_window_of_an_account_stops_that_account_alone() {
 }
 
 #[test]
+fn a_window_that_a_pds_names_stops_a_stranger_no_longer_than_the_common_one() {
+    let mut trial = Trial::new();
+    assert!(trial.goes(stranger(1)));
+    let told = [("ratelimit-remaining", "0"), ("ratelimit-reset", "86400"), ("ratelimit-policy", "1;w=7")];
+    trial.hear(stranger(1), StatusCode::OK, &told);
+    assert_eq!(trial.refused(stranger(1)).wait, RULES.calls.per);
+    assert!(trial.goes(stranger(2)) && trial.goes(linked('a')));
+    trial.pass(RULES.calls.per);
+    assert!(trial.calls.is_over(trial.now), "nothing is kept of it");
+}
+
+#[test]
 fn writes_uploads_and_repositories_have_budgets_of_their_own() {
     let mut trial = Trial::new();
     let [write, upload, repo] = [CallKind::Write, CallKind::Upload, CallKind::Repo]
@@ -243,14 +255,14 @@ fn linked_accounts_have_the_places_that_reads_leave() {
 #[test]
 fn a_pds_is_forgotten_only_when_nothing_of_it_counts() {
     let mut trial = Trial::new();
-    assert!(trial.calls.is_over(trial.now) && trial.calls.loss(trial.now) == Some((0, 0)));
+    assert!(trial.calls.is_over(trial.now) && trial.calls.loss(trial.now) == Some((0, false, 0)));
     assert!(trial.goes(stranger(1)) && trial.goes(linked('a')));
     assert!(!trial.calls.is_over(trial.now));
-    assert_eq!(trial.calls.loss(trial.now), Some((1, 2)));
+    assert_eq!(trial.calls.loss(trial.now), Some((1, false, 2)));
     for _ in 0..8 {
         assert!(trial.goes(linked('a')));
     }
-    assert_eq!(trial.calls.loss(trial.now), None, "half is used");
+    assert_eq!(trial.calls.loss(trial.now), Some((9, true, 10)), "half is used");
     let turn = trial.waits(linked('a'));
     trial.pass(RULES.calls.per);
     assert_eq!((trial.calls.is_over(trial.now), trial.calls.loss(trial.now)), (false, None), "one waits");
@@ -259,7 +271,7 @@ fn a_pds_is_forgotten_only_when_nothing_of_it_counts() {
     assert!(trial.calls.is_over(trial.now));
     assert!(trial.goes(of_kind(CallKind::Upload, linked('a'))));
     trial.pass(RULES.calls.per);
-    assert_eq!(trial.calls.loss(trial.now), None, "half of the day's uploads");
+    assert_eq!(trial.calls.loss(trial.now), Some((1, true, 1)), "half of the day's uploads");
 }
 
 impl CallDecision {

@@ -49,7 +49,7 @@ impl Owners {
 pub(super) struct Share {
     pub(super) calls: Window,
     pub(super) writes: Window,
-    /// The PDS refused this account until this time.
+    /// The PDS refuses this account until this time.
     pub(super) until: Option<Instant>,
 }
 
@@ -76,12 +76,14 @@ impl Share {
 #[derive(Debug)]
 pub(super) struct Shares {
     by_owner: HashMap<OwnerKey, Share>,
+    /// From this time on no account is refused.
+    refused_until: Option<Instant>,
     in_all: Arc<AtomicUsize>,
 }
 
 impl Shares {
     pub(super) fn new(owners: &Owners) -> Self {
-        Self { by_owner: HashMap::new(), in_all: Arc::clone(&owners.in_all) }
+        Self { by_owner: HashMap::new(), refused_until: None, in_all: Arc::clone(&owners.in_all) }
     }
 
     pub(super) fn get(&mut self, owner: OwnerKey) -> Option<&mut Share> {
@@ -110,9 +112,17 @@ impl Shares {
         self.by_owner.get_mut(&owner)
     }
 
-    /// Whether the PDS refuses one of the accounts at the moment.
+    /// Takes the time until which the PDS refuses an account.
+    pub(super) fn refuse(&mut self, owner: OwnerKey, until: Instant) {
+        if let Some(share) = self.by_owner.get_mut(&owner) {
+            share.until = Some(until);
+            self.refused_until = self.refused_until.max(Some(until));
+        }
+    }
+
+    /// Whether the PDS may refuse one of the accounts at the moment.
     pub(super) fn has_refused(&self, now: Instant) -> bool {
-        self.by_owner.values().any(|share| share.is_refused(now))
+        self.refused_until.is_some_and(|until| until > now)
     }
 
     /// Drops shares that no longer count. If that is not enough, drops the smaller half of the
@@ -121,7 +131,7 @@ impl Shares {
         let before = self.by_owner.len();
         self.by_owner.retain(|_, share| share.counts(now));
         if self.by_owner.len() >= MOST_OF_PDS / 2 {
-            let used = |share: &Share| if share.is_refused(now) { u32::MAX } else { share.calls.used(now).1 };
+            let used = |share: &Share| if share.is_refused(now) { u32::MAX } else { share.calls.sent(now).1 };
             let mut all: Vec<u32> = self.by_owner.values().map(used).collect();
             let middle = all.len() / 2;
             let median = *all.select_nth_unstable(middle).1;
@@ -202,7 +212,8 @@ mod tests {
         for _ in 0..5 {
             shares.of(OwnerKey(u64::MAX), &RULES, now).unwrap().calls.take(CallClass::Linked, now);
         }
-        shares.of(OwnerKey(u64::MAX - 1), &RULES, now).unwrap().until = Some(now + Duration::from_secs(9));
+        let _ = shares.of(OwnerKey(u64::MAX - 1), &RULES, now);
+        shares.refuse(OwnerKey(u64::MAX - 1), now + Duration::from_secs(9));
         for number in 0..100_000 {
             shares.of(OwnerKey(number), &RULES, now).unwrap().calls.take(CallClass::Linked, now);
             assert!(shares.by_owner.len() <= MOST_OF_PDS);

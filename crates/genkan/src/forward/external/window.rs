@@ -22,6 +22,8 @@ pub(super) struct Window {
     used: u32,
     /// The part of `used` that linked accounts had.
     linked: u32,
+    /// The calls that were counted here. Unlike `used`, the PDS cannot correct it.
+    sent: u32,
     ends: Instant,
 }
 
@@ -45,7 +47,7 @@ pub(super) struct RateLimitReport {
 
 impl Window {
     pub(super) const fn new(rate: Rate, now: Instant) -> Self {
-        Self { rate, whole: rate.count, replicas: 1, used: 0, linked: 0, ends: now }
+        Self { rate, whole: rate.count, replicas: 1, used: 0, linked: 0, sent: 0, ends: now }
     }
 
     /// Takes the number of replicas that are alive.
@@ -110,9 +112,9 @@ impl Window {
         !self.is_over(now) && has_used_own && self.used >= self.most().div_ceil(2)
     }
 
-    /// How many calls of this window are used: of linked accounts, and all.
-    pub(super) fn used(&self, now: Instant) -> (u32, u32) {
-        if self.is_over(now) { (0, 0) } else { (self.linked, self.used) }
+    /// How many calls were sent in this window: of linked accounts, and all.
+    pub(super) fn sent(&self, now: Instant) -> (u32, u32) {
+        if self.is_over(now) { (0, 0) } else { (self.linked, self.sent) }
     }
 
     /// When the window ends.
@@ -133,10 +135,11 @@ impl Window {
     /// Counts a call.
     pub(super) fn take(&mut self, class: CallClass, now: Instant) {
         if self.is_over(now) {
-            (self.used, self.linked) = (0, 0);
+            (self.used, self.linked, self.sent) = (0, 0, 0);
             self.ends = now + self.rate.per;
         }
         self.used = self.used.saturating_add(1);
+        self.sent = self.sent.saturating_add(1);
         if class == CallClass::Linked {
             self.linked = self.linked.saturating_add(1);
         }
@@ -152,7 +155,7 @@ impl Window {
         // the newer one: an answer that travelled for longer misses the calls since.
         let used = self.most().saturating_sub(told.remaining / self.replicas);
         if self.is_over(now) {
-            (self.used, self.linked) = (used, 0);
+            (self.used, self.linked, self.sent) = (used, 0, 0);
         } else {
             self.used = self.used.max(used);
         }
