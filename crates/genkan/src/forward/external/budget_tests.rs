@@ -77,8 +77,13 @@ async fn waiting_calls_leave_when_the_pds_says_that_more_are_left() {
     use_half(&fair).await;
     let waiting = wait(&fair, account('b')).await;
     assert!(!waiting.is_finished());
-    let told = [("ratelimit-limit", "1000"), ("ratelimit-remaining", "990"), ("ratelimit-reset", "30000")]
-        .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+    let told = [
+        ("ratelimit-limit", "1000"),
+        ("ratelimit-remaining", "990"),
+        ("ratelimit-reset", "30000"),
+        ("ratelimit-policy", "1000;w=36000"),
+    ]
+    .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
     let now = Timestamp::from_seconds(1_700_000_000);
     let headers = told.into_iter().collect();
     fair.hear(&pds(), &account('a'), CallKind::Read, StatusCode::OK, &headers, now);

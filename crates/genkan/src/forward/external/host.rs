@@ -9,6 +9,7 @@ use super::queue::FairQueue;
 use super::rules::{BudgetError, CallBudgetRules, CallKind};
 use super::shares::{OwnerKey, Owners, SharesByClass};
 use super::window::{CallClass, RateLimitReport, Window};
+use super::witness::{Testimony, Witnesses};
 
 /// The calls to one PDS.
 #[derive(Debug)]
@@ -16,6 +17,9 @@ pub(super) struct HostCalls {
     pub(super) calls: Window,
     repos: Window,
     uploads: Window,
+    calls_witnesses: Witnesses,
+    repos_witnesses: Witnesses,
+    uploads_witnesses: Witnesses,
     accounts: SharesByClass,
     linked: Line,
     reads: Line,
@@ -53,6 +57,9 @@ impl HostCalls {
             calls: Window::new(rules.calls, now),
             repos: Window::new(rules.repos, now),
             uploads: Window::new(rules.uploads, now),
+            calls_witnesses: Witnesses::default(),
+            repos_witnesses: Witnesses::default(),
+            uploads_witnesses: Witnesses::default(),
             accounts: SharesByClass::new(owners),
             linked: line(),
             reads: line(),
@@ -92,12 +99,12 @@ impl HostCalls {
             if let Some(window) = window
                 && window.is_used_up(class, now)
             {
-                return CallDecision::NotNow(BudgetError { rate: window.rate(), wait: window.left(now) });
+                return CallDecision::NotNow(window.refusal(class, now));
             }
         }
         if kind != CallKind::Repo {
             if self.calls.is_used_up(class, now) {
-                return CallDecision::NotNow(self.exhausted(now));
+                return CallDecision::NotNow(self.calls.refusal(class, now));
             }
             // Once one call waits, all others of its class queue behind it: a newcomer must not
             // overtake.
@@ -173,7 +180,7 @@ impl HostCalls {
         if line.queue.is_empty() {
             None
         } else if self.calls.is_used_up(class, now) {
-            Some(self.calls.ends())
+            Some(self.calls.resumes(class, now))
         } else {
             Some(line.paced_at + self.calls.pace(class, now))
         }
@@ -190,34 +197,54 @@ impl HostCalls {
         u32::try_from(due).unwrap_or(u32::MAX)
     }
 
-    /// The refusal of a call when the common window allows none.
-    pub(super) fn exhausted(&self, now: Instant) -> BudgetError {
-        BudgetError { rate: self.calls.rate(), wait: self.calls.left(now) }
-    }
-
     /// The refusal of a call that waited in vain. Its turn may come soon.
     pub(super) fn waited_in_vain(&self, now: Instant) -> BudgetError {
-        BudgetError { wait: self.calls.left(now).min(LONGEST_GUESS), ..self.exhausted(now) }
+        BudgetError { rate: self.calls.rate(), wait: self.calls.left(now).min(LONGEST_GUESS) }
     }
 
+    /// Takes what an answer says about a limit.
+    ///
+    /// A report that names a window of the PDS counts for everyone. Any other one may be about the
+    /// account or the method alone: the account waits, and the others only if a second account hears
+    /// the same. Refusals of reads close nothing to linked accounts.
     pub(super) fn hear(&mut self, asked: Asked, told: &RateLimitReport, now: Instant) {
-        let window = match asked.kind {
-            CallKind::Repo => &mut self.repos,
+        let Asked { owner, class, kind } = asked;
+        let longest = self.calls.length();
+        let (window, witnesses) = match kind {
+            CallKind::Repo => (&mut self.repos, &mut self.repos_witnesses),
             // The report describes one window, and this condition finds out which.
-            CallKind::Upload if told.says(self.uploads.length()) => &mut self.uploads,
-            _ => &mut self.calls,
+            CallKind::Upload if told.says(self.uploads.length()) => {
+                (&mut self.uploads, &mut self.uploads_witnesses)
+            }
+            _ => (&mut self.calls, &mut self.calls_witnesses),
         };
-        if told.is_as_long_as(window.length()) {
+        if window.is_named_by(told) {
             window.correct(told, now);
-        } else if let Some(wait) = told.exhausted_for() {
-            // A window of a length that Genkan does not know is most likely the account's own.
-            let wait = match asked.class {
-                CallClass::Linked => wait,
-                // Strangers cause any number of these, so none is kept for long.
-                CallClass::Read => wait.min(self.calls.length()),
-            };
-            self.accounts.of_class(asked.class).refuse(asked.owner, now + wait);
+            return;
         }
+        let lower = window.lower_limit(told);
+        let until = now + told.left().min(window.length());
+        let mut agree = |limit| witnesses.agree(class, Testimony { owner, limit, until }, now);
+        // Limits of single methods are for writes, as a rule. So reports of reading calls may lower
+        // the common limit.
+        if lower.is_some() && class == CallClass::Linked && kind.only_reads() && agree(lower) {
+            window.correct(told, now);
+            return;
+        }
+        let Some(wait) = told.exhausted_for() else { return };
+        match class {
+            CallClass::Linked if told.is_bare() && agree(None) => window.close(wait, now),
+            CallClass::Read if (told.is_bare() || lower.is_some()) && agree(None) => {
+                window.close_to_reads(wait, now);
+            }
+            _ => {}
+        }
+        let wait = match class {
+            CallClass::Linked => wait,
+            // Strangers cause any number of these, so none is kept for long.
+            CallClass::Read => wait.min(longest),
+        };
+        self.accounts.of_class(class).refuse(owner, now + wait);
     }
 
     #[cfg(test)]

@@ -166,6 +166,91 @@ fn a_window_that_a_pds_names_stops_a_stranger_no_longer_than_the_common_one() {
     assert!(trial.calls.is_over(trial.now), "nothing is kept of it");
 }
 
+/// A refusal that names no window may be meant for one account.
+#[test]
+fn a_bare_refusal_stops_one_account_and_a_second_one_all() {
+    for kind in [CallKind::Read, CallKind::Write, CallKind::Upload, CallKind::Repo] {
+        let (repos, uploads) = (Rate { count: 20, ..RULES.repos }, Rate { count: 20, ..RULES.uploads });
+        let mut trial = Trial::with(CallBudgetRules { repos, uploads, ..RULES });
+        let refuse = |trial: &mut Trial, asked, seconds| {
+            trial.hear(asked, StatusCode::TOO_MANY_REQUESTS, &[("retry-after", seconds)]);
+        };
+        let of = |letter| of_kind(kind, linked(letter));
+        refuse(&mut trial, of('a'), "30");
+        assert!(trial.goes(of('a')), "{kind:?}: it has no share yet");
+        for _ in 0..3 {
+            refuse(&mut trial, of('a'), "30");
+        }
+        assert_eq!(trial.refused(of('a')).wait, Duration::from_secs(30), "{kind:?}");
+        assert!(trial.goes(of('b')), "{kind:?}");
+        refuse(&mut trial, of('b'), "1");
+        assert_eq!(trial.refused(of('c')).wait, Duration::from_secs(1), "{kind:?}: a second account");
+        trial.pass(Duration::from_secs(1));
+        assert!(trial.goes(of('c')), "{kind:?}");
+        // The second refusal confirms the first only while that one's pause lasts.
+        trial.pass(RULES.repos.per);
+        assert!(trial.goes(of('d')) && trial.goes(of('e')), "{kind:?}");
+        refuse(&mut trial, of('d'), "1");
+        trial.pass(Duration::from_secs(1));
+        refuse(&mut trial, of('e'), "1");
+        assert!(trial.goes(of('d')), "{kind:?}");
+    }
+}
+
+#[test]
+fn bare_refusals_of_reads_stop_no_linked_account() {
+    for kind in [CallKind::Read, CallKind::Repo] {
+        let calls = Rate { count: 100, per: Duration::from_secs(100) };
+        let mut trial = Trial::with(CallBudgetRules { calls, repos: calls, ..RULES });
+        let read = |number| of_kind(kind, stranger(number));
+        assert!(trial.goes(read(1)) && trial.goes(read(2)) && trial.goes(of_kind(kind, linked('a'))));
+        trial.hear(read(1), StatusCode::TOO_MANY_REQUESTS, &[("retry-after", "7")]);
+        assert_eq!(trial.refused(read(1)).wait, Duration::from_secs(7));
+        assert!(trial.goes(read(2)));
+        trial.hear(read(2), StatusCode::TOO_MANY_REQUESTS, &[("retry-after", "7")]);
+        assert_eq!(trial.refused(read(3)).wait, Duration::from_secs(7), "a second stranger");
+        // Nor does the refusal of one linked account confirm them.
+        trial.hear(of_kind(kind, linked('a')), StatusCode::TOO_MANY_REQUESTS, &[]);
+        for number in 0..40 {
+            assert!(trial.goes(of_kind(kind, linked('b'))), "{number}");
+        }
+        trial.pass(Duration::from_secs(7));
+        assert!(trial.goes(read(3)));
+    }
+}
+
+/// The reference PDS limits single methods, such as `updateHandle`, in a window as long as the common
+/// one.
+#[test]
+fn a_lower_limit_of_the_common_length_is_believed_from_two_accounts_and_never_from_writes() {
+    let mut trial = Trial::new();
+    let fields = |remaining| {
+        [
+            ("ratelimit-limit", "15"),
+            ("ratelimit-remaining", remaining),
+            ("ratelimit-reset", "2"),
+            ("ratelimit-policy", "15;w=2"),
+        ]
+    };
+    let write = |letter| of_kind(CallKind::Write, linked(letter));
+    for letter in ['a', 'b'] {
+        assert!(trial.goes(write(letter)));
+        trial.hear(write(letter), StatusCode::OK, &fields("0"));
+        assert_eq!(trial.refused(linked(letter)).wait, Duration::from_secs(2));
+    }
+    for number in [1, 2] {
+        assert!(trial.goes(stranger(number)));
+        trial.hear(stranger(number), StatusCode::OK, &fields("9"));
+    }
+    assert!(trial.goes(linked('c')));
+    trial.hear(linked('c'), StatusCode::OK, &fields("9"));
+    trial.hear(linked('c'), StatusCode::OK, &fields("9"));
+    assert_eq!(trial.calls.calls.rate().count, 20);
+    assert!(trial.goes(linked('d')));
+    trial.hear(linked('d'), StatusCode::OK, &fields("9"));
+    assert_eq!(trial.calls.calls.rate().count, 15);
+}
+
 #[test]
 fn writes_uploads_and_repositories_have_budgets_of_their_own() {
     let mut trial = Trial::new();
@@ -186,8 +271,7 @@ fn writes_uploads_and_repositories_have_budgets_of_their_own() {
 
 #[test]
 fn headers_of_an_upload_count_for_calls_unless_they_name_uploads() {
-    for (policy, calls, uploads) in
-        [("1000;w=1000", true, false), ("20;w=2", false, false), ("", false, false)]
+    for (policy, calls, uploads) in [("1000;w=1000", true, false), ("20;w=2", false, false), ("", true, true)]
     {
         let mut trial = Trial::new();
         let upload = |letter| of_kind(CallKind::Upload, linked(letter));

@@ -3,9 +3,10 @@
 //! A person whom the operator does not know chose the address of such a PDS, and that PDS answers.
 //! `policy` says which PDSes are called and checks their addresses, `limits` bounds what one client
 //! may read, and `budget` keeps Genkan's calls within the rate limits of each PDS: `host` has the
-//! `window`s of one PDS and the `shares` of its accounts, and `hosts` the PDSes that are known. When
-//! few calls are left, accounts wait in a fair `queue`. `permission` says which calls the grant of a
-//! linked account allows. `services` resolves the services that hosts are sent to.
+//! `window`s of one PDS and the `shares` of its accounts, `hosts` the PDSes that are known, and
+//! `witness` decides whom a refusal concerns. When few calls are left, accounts wait in a fair
+//! `queue`. `permission` says which calls the grant of a linked account allows. `services` resolves
+//! the services that hosts are sent to.
 //!
 //! Nothing here sends a call: `forward::reads` and `forward::linked` do, by these rules.
 
@@ -22,6 +23,7 @@ mod rules;
 mod services;
 mod shares;
 mod window;
+mod witness;
 
 #[cfg(test)]
 pub(crate) use limits::ReadLimits;

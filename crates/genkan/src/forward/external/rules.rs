@@ -74,6 +74,10 @@ impl CallKind {
             Weight::ByVerb => Self::Read,
         }
     }
+
+    pub(super) const fn only_reads(self) -> bool {
+        matches!(self, Self::Read | Self::Repo)
+    }
 }
 
 /// The call cannot leave within the wait.

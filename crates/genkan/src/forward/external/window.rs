@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
+use super::rules::BudgetError;
 use crate::base::Timestamp;
 use crate::config::Rate;
 
@@ -25,6 +26,8 @@ pub(super) struct Window {
     /// The calls that were counted here. Unlike `used`, the PDS cannot correct it.
     sent: u32,
     ends: Instant,
+    /// The PDS refuses reads until this time.
+    reads_resume: Instant,
 }
 
 /// Whose call it is.
@@ -47,7 +50,16 @@ pub(super) struct RateLimitReport {
 
 impl Window {
     pub(super) const fn new(rate: Rate, now: Instant) -> Self {
-        Self { rate, whole: rate.count, replicas: 1, used: 0, linked: 0, sent: 0, ends: now }
+        Self {
+            rate,
+            whole: rate.count,
+            replicas: 1,
+            used: 0,
+            linked: 0,
+            sent: 0,
+            ends: now,
+            reads_resume: now,
+        }
     }
 
     /// Takes the number of replicas that are alive.
@@ -96,11 +108,20 @@ impl Window {
     }
 
     pub(super) fn is_untouched(&self, now: Instant) -> bool {
-        self.is_over(now) || self.used == 0
+        (self.is_over(now) || self.used == 0) && now >= self.reads_resume
     }
 
     pub(super) fn is_used_up(&self, class: CallClass, now: Instant) -> bool {
-        !self.is_over(now) && self.remaining(class) == 0
+        self.resumes(class, now) > now
+    }
+
+    /// When a call of this class may leave. It is the past or now if there are calls left.
+    pub(super) fn resumes(&self, class: CallClass, now: Instant) -> Instant {
+        let window = if self.remaining(class) == 0 { self.ends } else { now };
+        match class {
+            CallClass::Linked => window,
+            CallClass::Read => window.max(self.reads_resume),
+        }
     }
 
     /// Whether at least half of the calls are used.
@@ -117,14 +138,14 @@ impl Window {
         if self.is_over(now) { (0, 0) } else { (self.linked, self.sent) }
     }
 
-    /// When the window ends.
-    pub(super) const fn ends(&self) -> Instant {
-        self.ends
-    }
-
     /// The time until the window ends.
     pub(super) fn left(&self, now: Instant) -> Duration {
         self.ends.saturating_duration_since(now)
+    }
+
+    /// The refusal of a call of this class, for which no call is left.
+    pub(super) fn refusal(&self, class: CallClass, now: Instant) -> BudgetError {
+        BudgetError { rate: self.rate(), wait: self.resumes(class, now).saturating_duration_since(now) }
     }
 
     /// The interval between calls of a class at which its remaining calls last until the end.
@@ -161,6 +182,32 @@ impl Window {
         }
         self.ends = ends;
     }
+
+    /// Closes the window to everyone, because the PDS refuses calls for this time.
+    pub(super) fn close(&mut self, wait: Duration, now: Instant) {
+        if self.is_over(now) {
+            (self.linked, self.sent) = (0, 0);
+        }
+        self.used = self.most();
+        self.ends = now + wait.min(self.rate.per);
+    }
+
+    /// Closes the window to reads, because the PDS refuses them for this time.
+    pub(super) fn close_to_reads(&mut self, wait: Duration, now: Instant) {
+        self.reads_resume = now + wait.min(self.rate.per);
+    }
+
+    /// Whether a report names this window. A lower limit of the same length may be one of a single
+    /// method.
+    pub(super) fn is_named_by(&self, told: &RateLimitReport) -> bool {
+        told.length == Some(self.rate.per) && self.lower_limit(told).is_none()
+    }
+
+    /// Returns the limit of a report for a window as long as this one, if it is lower than the known
+    /// limit.
+    pub(super) fn lower_limit(&self, told: &RateLimitReport) -> Option<u32> {
+        told.most.filter(|most| told.length == Some(self.rate.per) && *most < self.whole)
+    }
 }
 
 impl RateLimitReport {
@@ -178,22 +225,30 @@ impl RateLimitReport {
             let seconds = policy.split([';', ',']).find_map(|part| part.trim().strip_prefix("w="))?;
             Some(Duration::from_secs(seconds.parse().ok()?))
         });
+        // The policy begins with the limit, for answers without `ratelimit-limit`.
+        let quota = policy.and_then(|policy| policy.split([';', ',']).next()?.trim().parse().ok());
+        let most = number("ratelimit-limit").or(quota);
         Some(Self {
-            most: number("ratelimit-limit").map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
+            most: most.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             remaining: u32::try_from(remaining?).unwrap_or(u32::MAX),
             left: wait.or(reset).or_else(|| is_over.then_some(UNSAID))?.min(LONGEST),
             length,
         })
     }
 
-    /// Whether the report may describe a window of this length.
-    pub(super) fn is_as_long_as(&self, length: Duration) -> bool {
-        self.length.is_none_or(|said| said == length)
+    /// Whether the report names no window.
+    pub(super) const fn is_bare(&self) -> bool {
+        self.length.is_none()
     }
 
     /// Whether the report names this length.
     pub(super) fn says(&self, length: Duration) -> bool {
         self.length == Some(length)
+    }
+
+    /// How long the window still lasts.
+    pub(super) const fn left(&self) -> Duration {
+        self.left
     }
 
     /// How long no further call is allowed.
