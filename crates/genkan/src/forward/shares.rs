@@ -62,7 +62,7 @@ impl Shares {
     pub(super) fn of(places: usize) -> Rc<Self> {
         Rc::new(Self {
             of_one: (places / 8).max(1),
-// Of two or three places, too, one is for accounts. A single place is for everyone.
+            // Of two or three places, too, one is for accounts. A single place is for everyone.
             of_strangers: if places < 2 { places } else { places - places.div_ceil(4) },
             of_wide: (places / 4).max(1),
             of_holders: places - places / 8,

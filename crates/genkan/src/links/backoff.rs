@@ -16,6 +16,38 @@ pub(super) struct Backoff {
     /// By issuer: servers that could not be told of an end. Apart from `servers`, since a refresh
     /// may work where a revocation does not.
     pub(super) revocations: Failures,
+    /// By issuer: the last session to which it answered 429, and until when that one pauses.
+    limited: Mutex<HashMap<String, (String, Timestamp)>>,
+}
+
+impl Backoff {
+    /// Counts an answer of 429 to a session's refresh.
+    ///
+    /// A server may limit each of its accounts, and an account that is over its limit must not stop
+    /// the others. So only the session pauses, until a second session of the server is refused
+    /// before that pause ends.
+    pub(super) fn limited(&self, issuer: &str, link: &str, asked: Option<Duration>, now: Timestamp) {
+        let until = now.plus(self.links.failed(link, asked, now));
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        if limited.len() >= MOST {
+            limited.retain(|_, (_, until)| now < *until);
+        }
+        let before = limited.remove(issuer);
+        if limited.len() < MOST {
+            limited.insert(issuer.to_owned(), (link.to_owned(), until));
+        }
+        drop(limited);
+        if before.is_some_and(|(other, until)| other != link && now < until) {
+            self.servers.failed(issuer, asked, now);
+        }
+    }
+
+    /// Forgets the failures of a session and of its server, because a refresh succeeded.
+    pub(super) fn mended(&self, issuer: &str, link: &str) {
+        self.servers.mended(issuer);
+        self.links.mended(link);
+        self.limited.lock().unwrap_or_else(PoisonError::into_inner).remove(issuer);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +94,7 @@ impl Failures {
     }
 
     /// Forgets the failures of a name.
-    pub(super) fn mended(&self, issuer: &str) {
+    fn mended(&self, issuer: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(issuer);
     }
 }
@@ -88,5 +120,28 @@ mod tests {
         assert!(backoff.pause("a", earlier).is_none(), "the clock was ahead when the pause began");
         backoff.mended("a");
         assert!(backoff.pause("a", now).is_none());
+    }
+
+    #[test]
+    fn a_server_that_limits_one_session_is_asked_for_others_until_it_limits_a_second() {
+        let (backoff, now) = (Backoff::default(), Timestamp::from_seconds(1));
+        let minute = Some(Duration::from_mins(1));
+        let is_paused = |now| backoff.servers.pause("server", now).is_some();
+        backoff.limited("server", "first", minute, now);
+        backoff.limited("server", "first", minute, now);
+        backoff.limited("other", "second", minute, now);
+        assert!(!is_paused(now) && backoff.links.pause("first", now).is_some());
+        backoff.limited("server", "second", minute, now);
+        assert!(is_paused(now) && backoff.servers.pause("other", now).is_none());
+        // A refresh that succeeded between two refusals shows that they are not about everyone.
+        backoff.mended("server", "second");
+        backoff.limited("server", "first", minute, now);
+        backoff.mended("server", "second");
+        backoff.limited("server", "third", minute, now);
+        assert!(!is_paused(now));
+        // So does the end of the first pause.
+        let later = now.plus(Duration::from_mins(2));
+        backoff.limited("server", "first", minute, later);
+        assert!(!is_paused(later));
     }
 }

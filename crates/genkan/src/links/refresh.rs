@@ -239,8 +239,7 @@ impl Links {
             }
         };
         if matches!(outcome, Outcome::Rotated) {
-            inner.backoff.servers.mended(&row.server.issuer);
-            inner.backoff.links.mended(row.id.as_str());
+            inner.backoff.mended(&row.server.issuer, row.id.as_str());
             inner.note_client(row).await;
         }
         Ok(outcome)
@@ -405,6 +404,10 @@ impl Links {
             }
             // An answer of 429 or 5xx is taken to mean that the server did not use the refresh
             // token.
+            TokenRequestError::Later { status: 429, after } => {
+                inner.backoff.limited(issuer, row.id.as_str(), *after, now);
+                Outcome::Transient
+            }
             TokenRequestError::Later { after, .. } => {
                 inner.backoff.servers.failed(issuer, *after, now);
                 Outcome::Transient

@@ -211,10 +211,12 @@ async fn passwords_and_codes_are_guessed_a_few_times_only(plan: Plan) {
     assert_eq!(net.sign_in(&alice.handle, &alice.password).await.summary(), "429 RateLimitExceeded");
     let reset = json!({ "token": "ABCDE-FGHIJ", "password": "the password of a thief" });
     let mut told = Vec::new();
-    for _ in 0..4 {
+    // The hosts share this client's address, so it has an allowance of its own as a host's client.
+    for _ in 0..7 {
         told.push(net.visitor().procedure("com.atproto.server.resetPassword", &reset).await.summary());
     }
-    assert_eq!(told, ["400 InvalidToken", "400 InvalidToken", "400 InvalidToken", "429 RateLimitExceeded"]);
+    assert_eq!(told[..6], ["400 InvalidToken"; 6]);
+    assert_eq!(told[6], "429 RateLimitExceeded");
 }
 
 /// The test stands for a proxy, so that it can be many clients.
