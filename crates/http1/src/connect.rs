@@ -76,14 +76,13 @@ impl Connector {
         // One limit for name, connection and handshake together. With a limit for each, a slow
         // server could take three times as long.
         let opening = async {
-            let stream = match endpoint.host.parse() {
-                Ok(address) => connect(SocketAddr::new(address, endpoint.port)).await?,
-                Err(_) => {
-                    // Half of the limit for the lookup: a slow resolver must not look like a slow
-                    // server.
-                    let addresses = within(limit / 2, addresses_of(&endpoint.host, endpoint.port)).await?;
-                    race(&addresses, connect).await.unwrap_or_else(|| Err(no_address()))?
-                }
+            let stream = if let Ok(address) = endpoint.host.parse() {
+                connect(SocketAddr::new(address, endpoint.port)).await?
+            } else {
+                // Half of the limit for the lookup: a slow resolver must not look like a slow
+                // server.
+                let addresses = within(limit / 2, addresses_of(&endpoint.host, endpoint.port)).await?;
+                race(&addresses, connect).await.unwrap_or_else(|| Err(no_address()))?
             };
             self.secure(endpoint, stream).await
         };

@@ -90,7 +90,8 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: watch::Re
             LineState::Late(delay) => tokio::time::sleep(delay).await,
             LineState::Cut => return,
         }
-        if length == 0 || to.write_all(&piece[..length]).await.is_err() {
+        let Some(read @ [_, ..]) = piece.get(..length) else { return };
+        if to.write_all(read).await.is_err() {
             return;
         }
     }

@@ -52,7 +52,7 @@ where
     let work = &work;
     let one_server = |queue: Vec<T>| async move {
         let (mut tried, mut queue) = (0, queue.into_iter());
-        while let Some(item) = queue.next() {
+        for item in queue.by_ref() {
             tried += 1;
             if work(item).await == Visit::Dead {
                 break;

@@ -25,10 +25,12 @@ struct Inner<K, V> {
     entries: ByteCache<K, V>,
     /// The number of times that entries were dropped.
     forgotten: AtomicU64,
-    /// The subject of a value, and the entries of each subject, for a cache that is not keyed by
-    /// the subject.
-    subjects: Option<(fn(&V) -> &str, Subjects<K>)>,
+    /// For a cache that is not keyed by the subject.
+    subjects: Option<BySubject<K, V>>,
 }
+
+/// The subject of a value, and the entries of each subject.
+type BySubject<K, V> = (fn(&V) -> &str, Subjects<K>);
 
 /// The start of a reading.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +134,7 @@ where
 }
 
 impl<K: Weigh + Eq + Hash, V: Weigh + Clone> Inner<K, V> {
-    fn new((bytes, typical): (usize, usize), subjects: Option<(fn(&V) -> &str, Subjects<K>)>) -> Self {
+    fn new((bytes, typical): (usize, usize), subjects: Option<BySubject<K, V>>) -> Self {
         Self { entries: byte_cache(bytes, typical), forgotten: AtomicU64::new(0), subjects }
     }
 

@@ -377,6 +377,7 @@ mod tests {
     #[tokio::test]
     #[ignore = "needs GENKAN_TEST_POSTGRES"]
     async fn a_dead_machine_keeps_its_locks_for_less_than_half_a_minute() {
+        const UPDATE: &str = "UPDATE replicas SET seen_at = 1 WHERE id = 'row'";
         let schema = Schema::borrow().await;
         let line = Line::to(&schema.url()).await;
         let open = async |url: String| {
@@ -385,7 +386,6 @@ mod tests {
         };
         let (dead, alive) = (open(line.through(&schema.url())).await, open(schema.url()).await);
         set(&alive, "row").await;
-        const UPDATE: &str = "UPDATE replicas SET seen_at = 1 WHERE id = 'row'";
         let mut tx = dead.begin().await.unwrap();
         sqlx::query(UPDATE).execute(&mut *tx).await.unwrap();
         line.set(LineState::Silent);

@@ -156,7 +156,9 @@ async fn set_where_known(connection: &mut AnyConnection) -> sqlx::Result<()> {
     for one in SESSION {
         match connection.execute(*one).await {
             Err(sqlx::Error::Database(_)) => {}
-            outcome => drop(outcome?),
+            outcome => {
+                outcome?;
+            }
         }
     }
     Ok(())

@@ -130,13 +130,12 @@ impl Feed {
     }
 
     async fn read_next(&self, connection: &mut Option<AnyConnection>, heard: &mut SeenChanges) -> Result<()> {
-        let on = match connection {
-            Some(on) => on,
+        let on = if let Some(on) = connection {
+            on
+        } else {
             // Not one of the pool, where requests that wait for a lock may use up all connections.
-            None => {
-                let opened = timeout(CONNECT, self.inner.db.connect_apart()).await;
-                connection.insert(opened.unwrap_or(Err(Error::BrokenOff))?)
-            }
+            let opened = timeout(CONNECT, self.inner.db.connect_apart()).await;
+            connection.insert(opened.unwrap_or(Err(Error::BrokenOff))?)
         };
         let began = monotonic_now();
         timeout(STALE, self.read(on, heard)).await.unwrap_or(Err(Error::BrokenOff))?;

@@ -74,7 +74,7 @@ fn identity(path: &Path) -> io::Result<FileId> {
 fn real_path(path: &Path) -> PathBuf {
     let in_real_folder = || {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        let folder = folder.unwrap_or_else(|| Path::new(".")).canonicalize().ok()?;
         Some(folder.join(path.file_name()?))
     };
     path.canonicalize().ok().or_else(in_real_folder).unwrap_or_else(|| path.to_owned())

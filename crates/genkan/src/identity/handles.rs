@@ -212,7 +212,7 @@ mod tests {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
         let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
-        let handles = Handles::new(&guarded, Clock::of_process(), Duration::from_secs(60));
+        let handles = Handles::new(&guarded, Clock::of_process(), Duration::from_mins(1));
         let client = |last| ClientNetwork::of([192, 0, 2, last].into());
         let begun = |client: Option<ClientNetwork>, name: &str| {
             let handles = client.map_or_else(|| handles.clone(), |client| handles.caused_by(client));

@@ -94,7 +94,7 @@ impl Failures {
     }
 
     /// Forgets the failures of a name.
-    fn mended(&self, issuer: &str) {
+    pub(super) fn mended(&self, issuer: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(issuer);
     }
 }

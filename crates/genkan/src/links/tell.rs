@@ -84,11 +84,8 @@ impl Links {
     /// Tells a server as its session ends, unless it is busy with other calls or dead: then the job
     /// does.
     async fn tell_at_once(&self, link: &LinkId) {
-        let row = match links::find(&self.inner.db, link).await {
-            Ok(Some(row)) => row,
-            // The job finds it.
-            Ok(None) | Err(_) => return,
-        };
+        // After an error the job finds it.
+        let Ok(Some(row)) = links::find(&self.inner.db, link).await else { return };
         let issuer = row.server.issuer;
         if self.inner.backoff.revocations.pause(&issuer, self.inner.now()).is_some() {
             return;

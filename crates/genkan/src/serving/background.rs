@@ -54,7 +54,9 @@ impl HostAddresses {
             let mut kept = before.remove(host).unwrap_or_default();
             if addresses.is_empty() {
                 // The time without any answer does not count.
-                kept.values_mut().for_each(|seen| *seen = now);
+                for seen in kept.values_mut() {
+                    *seen = now;
+                }
             }
             kept.extend(addresses.into_iter().map(|address| (address, now)));
             kept.retain(|_, seen| now.duration_since(*seen) < KEEP_ADDRESS);
@@ -142,7 +144,7 @@ mod tests {
         let mut now = monotonic_now();
         known.update([("oak", vec![v4, v6])], now);
         // The lookup of one family fails.
-        now += KEEP_ADDRESS - Duration::from_secs(1);
+        now += KEEP_ADDRESS.saturating_sub(Duration::from_secs(1));
         known.update([("oak", vec![v4])], now);
         assert_eq!(known.by_address().len(), 2);
         now += Duration::from_secs(1);

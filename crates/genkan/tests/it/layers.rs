@@ -70,7 +70,7 @@ const INSIDE: [(&str, &[Line]); 3] = [
             Line { rooms: &["answer", "pools", "rooms"], arrows: Arrows::None },
             Line { rooms: &["external", "headers"], arrows: Arrows::None },
             Line { rooms: &["call"], arrows: Arrows::None },
-            Line { rooms: &["proxied_service", "shares"], arrows: Arrows::None },
+            Line { rooms: &["addressee", "proxied_service", "shares"], arrows: Arrows::None },
             Line { rooms: &["limits", "error_body", "error"], arrows: Arrows::None },
         ],
     ),

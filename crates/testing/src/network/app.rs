@@ -78,7 +78,8 @@ impl App {
     }
 
     fn client(&self) -> Client {
-        self.clients[self.sent.fetch_add(1, Ordering::SeqCst) % self.clients.len()].clone()
+        let turn = self.sent.fetch_add(1, Ordering::SeqCst);
+        self.clients.iter().cycle().nth(turn).expect("an app has a client").clone()
     }
 
     /// Returns a new proof for a request, by the app's own key.

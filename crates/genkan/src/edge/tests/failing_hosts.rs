@@ -395,7 +395,7 @@ async fn a_host_gets_only_so_many_at_once() {
     .await;
     let line = format!("GET /xrpc/com.atproto.sync.getLatestCommit?did={ALICE}");
     let from = async |address: &str| network.ask(&line, &format!("x-forwarded-for: {address}\r\n")).await;
-    let (a, b, c) = tokio::join!(from("192.0.2.1"), from("192.0.2.2"), async {
+    let (a, b, c) = tokio::join!(network.ask(ALONE, ALICES), from("192.0.2.1"), async {
         eventually("two are at the host", || network.one.heard().len() == 2).await;
         let refused = from("192.0.2.3").await;
         gate.open();

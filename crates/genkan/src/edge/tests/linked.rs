@@ -515,7 +515,7 @@ async fn a_linked_account_gets_an_eighth_of_the_places_at_its_pds() {
         (refused, tokio::join!(reading, opening).0)
     };
     // A seventh call at the PDS would wait for the gate, which then never opens.
-    let both = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(held, others) }).await;
+    let both = tokio::time::timeout(Duration::from_mins(1), async { tokio::join!(held, others) }).await;
     let (held, (refused, read)) = both.expect("the seventh call is refused at once");
     assert_eq!(summary(&refused), "429 RateLimitExceeded");
     assert!(refused.contains("this account or address has too many concurrent requests"), "{refused}");

@@ -101,9 +101,9 @@ async fn an_input_in_pieces_goes_on_whole() {
     let body = input("did:web:view.example.com");
     let (first, second) = body.split_at(20);
     let chunks = format!("{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
-    let head = "POST /xrpc/app.bsky.notification.registerPush HTTP/1.1\r\nhost: genkan.example\r\n\
+    let line = "POST /xrpc/app.bsky.notification.registerPush HTTP/1.1\r\nhost: genkan.example\r\n\
         connection: close\r\ntransfer-encoding: chunked\r\n";
-    let answer = network.raw(format!("{head}{ALICES}{JSON}\r\n{chunks}")).await;
+    let answer = network.raw(format!("{line}{ALICES}{JSON}\r\n{chunks}")).await;
     assert_eq!(summary(&answer), "200 -", "{answer}");
     let heard = heard.recv().await.unwrap();
     assert!(heard.contains(&body), "{heard}");

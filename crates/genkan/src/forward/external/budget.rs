@@ -20,9 +20,9 @@ use tokio::runtime::Handle;
 
 use super::host::{Asked, CallDecision, HostCalls, LONGEST_GUESS};
 use super::hosts::{HostBudget, Hosts};
-use super::rules::{BudgetError, CallBudgetRules, CallKind, CallOwner};
+use super::rules::{BudgetError, CallBudgetRules, CallClass, CallKind, CallOwner};
 use super::shares::Owners;
-use super::window::{CallClass, RateLimitReport};
+use super::window::RateLimitReport;
 use crate::base::{Origin, Timestamp, monotonic_now};
 use crate::db::LiveReplicas;
 

@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::queue::FairQueue;
-use super::rules::{BudgetError, CallBudgetRules, CallKind};
+use super::rules::{BudgetError, CallBudgetRules, CallClass, CallKind};
 use super::shares::{OwnerKey, Owners, SharesByClass};
-use super::window::{CallClass, RateLimitReport, Window};
+use super::window::{RateLimitReport, Window};
 use super::witness::{Testimony, Witnesses};
 
 /// The calls to one PDS.

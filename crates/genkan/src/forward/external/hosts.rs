@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::host::HostCalls;
-use super::window::CallClass;
+use super::rules::CallClass;
 use crate::base::Origin;
 
 /// The calls to one PDS, and the signal that its queue or windows have changed.

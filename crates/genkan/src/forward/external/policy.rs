@@ -13,9 +13,8 @@ use tokio::time::Instant;
 
 use super::budget::{Admission, CallBudgets};
 use super::limits::{ReadLimiter, ReadLimits, ReadPermit, ReadRefusal};
-use super::rules::{BudgetError, CallBudgetRules, CallKind, CallOwner};
+use super::rules::{BudgetError, CallBudgetRules, CallClass, CallKind, CallOwner};
 use super::services::{ServiceRules, Services};
-use super::window::CallClass;
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;

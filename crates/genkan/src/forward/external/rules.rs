@@ -5,7 +5,6 @@ use std::time::Duration;
 use genkan_protocol::syntax::Did;
 use http::Method;
 
-use super::window::CallClass;
 use crate::config::{Config, Rate};
 use crate::limits;
 use crate::routing::Weight;
@@ -51,6 +50,13 @@ impl CallOwner {
             Self::Client(_) => CallClass::Read,
         }
     }
+}
+
+/// Whose call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::forward) enum CallClass {
+    Linked,
+    Read,
 }
 
 /// How a PDS counts a call.

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
+use super::rules::CallClass;
 use super::rules::{CallBudgetRules, CallOwner};
-use super::window::{CallClass, Window};
+use super::window::Window;
 
 /// An account or client by the hash of its name. The seed is random, so that no stranger can choose
 /// a name that shares another's count.

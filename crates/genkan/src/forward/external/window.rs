@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::rules::BudgetError;
+use super::rules::{BudgetError, CallClass};
 use crate::base::Timestamp;
 use crate::config::Rate;
 
@@ -28,13 +28,6 @@ pub(super) struct Window {
     ends: Instant,
     /// The PDS refuses reads until this time.
     reads_resume: Instant,
-}
-
-/// Whose call it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::forward) enum CallClass {
-    Linked,
-    Read,
 }
 
 /// What an answer says about one rate-limit window.

@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
+use super::rules::CallClass;
 use super::shares::OwnerKey;
-use super::window::CallClass;
 
 /// The last doubtful report about one window, by the class of its account.
 ///

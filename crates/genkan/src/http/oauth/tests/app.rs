@@ -57,7 +57,7 @@ impl TestApp {
         for (member, value) in members.as_object().unwrap() {
             document[member] = value.clone();
         }
-        server.site.put(&format!("/{name}.json"), 200, "application/json", &document.to_string());
+        server.site.put(&format!("/{name}.json"), 200, "application/json", document.to_string());
         let scope = document["scope"].as_str().unwrap_or_default().to_owned();
         Self { id, proof_key: fresh_proof_key(), redirect, scope, own_key: None, round: AtomicI64::new(0) }
     }

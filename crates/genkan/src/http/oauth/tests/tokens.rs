@@ -457,7 +457,7 @@ async fn no_server_is_asked_for_a_caller_without_a_live_code_or_token(db: Db) {
     let mut members = confidential_members(&key, "one");
     let key_set = members.as_object_mut().unwrap().remove("jwks").unwrap();
     members["jwks_uri"] = format!("{}/keys.json", server.site.url()).into();
-    server.site.put("/keys.json", 200, "application/json", &key_set.to_string());
+    server.site.put("/keys.json", 200, "application/json", key_set.to_string());
     let published = || TestApp::published(&server, "confidential", &members);
     let confidential = TestApp { own_key: Some((key, "one")), ..published() };
     let stranger = TestApp::published(&server, "stranger", &json!({}));
