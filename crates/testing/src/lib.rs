@@ -6,7 +6,7 @@
 //! * [`pds`]: an external PDS with its own OAuth server
 //! * [`gate`]: what a test holds a server's answers back with
 //! * [`loopback`]: the listener under all of them, with every fault a wire can have
-//! * [`line`]: a slow, cut or silent line to a server
+//! * [`mod@line`]: a slow, cut or silent line to a server
 //! * [`mail`]: a mail server
 //! * [`names`]: a name server for handles
 //! * [`site`]: a web site

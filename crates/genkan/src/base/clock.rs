@@ -9,7 +9,7 @@ use super::timestamp::Timestamp;
 
 /// The time of day. Read it once per request and pass the [`Timestamp`] down.
 ///
-/// Rooms get [the database's clock](crate::db::Db::clock), by which all replicas go. Its answer
+/// Rooms get the database's clock (`Db::clock`), by which all replicas go. Its answer
 /// costs no request.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
