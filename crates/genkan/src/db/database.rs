@@ -77,7 +77,7 @@ impl Db {
     pub async fn open(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
         let opened = async {
             let db = Self::connect(url, size).await?;
-            if let Some(upgrade) = Upgrade::find(url).await? {
+            if let Some(upgrade) = Upgrade::find_beside(url).await? {
                 upgrade.apply().await?;
             }
             // Everything goes by it from the first moment on.
@@ -245,6 +245,25 @@ mod tests {
         ahead.advance(Duration::from_secs(90));
         let offset = db.offset_of(&ahead.clock()).await.unwrap();
         assert!((80_000..100_000).contains(&offset), "{offset}");
+    }
+
+    /// A file without its lock looks unused to another program, which then takes its log away.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_open_file_of_sqlite_stays_locked() {
+        use std::os::unix::fs::MetadataExt as _;
+        let fresh = Fresh::sqlite().await;
+        let file = &fresh.db.write.state.file().unwrap().path;
+        let (process, inode) =
+            (std::process::id().to_string(), std::fs::metadata(file).unwrap().ino().to_string());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        // `1: POSIX  ADVISORY  READ 4242 fe:00:131071 1073741826 1073742335` (proc_locks(5))
+        let is_held = locks.lines().any(|lock| {
+            let fields: Vec<_> = lock.split_whitespace().collect();
+            matches!(fields[..], [_, "POSIX", _, _, owner, place, ..]
+                if owner == process && place.rsplit(':').next() == Some(&*inode))
+        });
+        assert!(is_held, "{locks}");
     }
 
     /// The disk stalls in a commit: everything else that writes waits for it.

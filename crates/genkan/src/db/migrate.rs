@@ -37,12 +37,20 @@ impl Upgrade {
     /// [`Error::Newer`] if this binary is too old for the schema, and [`Error::ChangedStep`] if the
     /// schema was made from other texts.
     pub(crate) async fn find(url: &DatabaseUrl) -> Result<Option<Self>> {
+        url.check()?;
+        Self::find_among(STEPS, url).await
+    }
+
+    /// Like [`find`](Self::find), for a process that has the database open.
+    ///
+    /// It does not open the file of SQLite by itself: closing it again would end all locks that the
+    /// process has on it (fcntl(2)), and another program could take the log away.
+    pub(super) async fn find_beside(url: &DatabaseUrl) -> Result<Option<Self>> {
         Self::find_among(STEPS, url).await
     }
 
     async fn find_among(steps: &'static [Step], url: &DatabaseUrl) -> Result<Option<Self>> {
         sqlx::any::install_default_drivers();
-        url.check()?;
         let dialect = url.dialect();
         let mut connection = AnyConnection::connect(url.expose()).await?;
         if dialect == Dialect::Postgres {
