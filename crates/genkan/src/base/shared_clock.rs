@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(clock.now(), None);
         clock.measured_between(moment(0), moment(0), NOON);
         assert_eq!(clock.at(moment(10)), Some(shown(10)));
-        // The other clock was read right after the question, and the answer was on its way for 5 s.
+        // The other clock was read right after the question, and its answer took 5 s to arrive.
         clock.measured_between(moment(5), moment(10), shown(5));
         assert_eq!(clock.at(moment(10)), Some(shown(10)));
         // A failover to a machine whose clock is 90 s ahead, and back.

@@ -72,9 +72,9 @@ pub(in crate::accounts) async fn prepare(db: &Db, host: &HostId) -> db::Result<(
 /// if every slot was checked lately, and else whether its counter was wrong.
 pub(in crate::accounts) async fn check_one(db: &Db, now: Timestamp) -> db::Result<Option<bool>> {
     let mut tx = db.begin().await?;
-    // The update holds the counter until the commit. Whoever adds an account changes the counter after
-    // the account: such a transaction either has committed, and its account is counted below, or it
-    // waits for this one, and then adds to the new number.
+    // The update locks the counter until the commit. A transaction that adds an account changes the
+    // counter last. So it has committed, and its account is counted below, or it waits for this one
+    // and then adds to the new number.
     let row = sqlx::query(
         "UPDATE account_counts SET checked_at = $1 WHERE checked_at <= $2 AND (host_id, slot) IN (
             SELECT host_id, slot FROM account_counts WHERE checked_at <= $2 ORDER BY checked_at LIMIT 1)
@@ -105,8 +105,7 @@ pub(in crate::accounts) async fn check_one(db: &Db, now: Timestamp) -> db::Resul
     Ok(Some(is_wrong))
 }
 
-/// Returns the number of accounts on a host, for a decision that must not rest on a counter: 0 means
-/// that there is none.
+/// Counts the accounts on a host, for a decision that must not rest on a counter.
 pub(in crate::accounts) async fn of_host(db: &Db, host: &HostId) -> db::Result<u64> {
     let row = sqlx::query("SELECT 1 FROM accounts WHERE host_id = $1 LIMIT 1")
         .bind(host.as_str())

@@ -206,7 +206,7 @@ impl HostCalls {
     ///
     /// A report that names a window of the PDS counts for everyone. Any other one may be about the
     /// account or the method alone: the account waits, and the others only if a second account hears
-    /// the same. Refusals of reads close nothing to linked accounts.
+    /// the same. A refused read never stops linked accounts.
     pub(super) fn hear(&mut self, asked: Asked, told: &RateLimitReport, now: Instant) {
         let Asked { owner, class, kind } = asked;
         let longest = self.calls.length();

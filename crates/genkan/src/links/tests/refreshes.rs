@@ -453,8 +453,7 @@ async fn a_refusal_to_a_worker_that_lost_its_lease_ends_nothing(db: Db) {
     assert_eq!(harness.reason(&link).await, Some("grant_gone"));
 }
 
-/// As above, with the server's own refusal: another worker takes the lease over while the request
-/// is on its way.
+/// As above, with the server's own refusal: another worker takes the lease over during the request.
 async fn a_refusal_that_comes_after_the_lease_was_lost_ends_nothing(db: Db) {
     let harness = LinkHarness::start(db).await;
     let link = harness.link().await;
