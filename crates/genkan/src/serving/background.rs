@@ -40,7 +40,15 @@ async fn resolve(origin: &Origin) -> Vec<IpAddr> {
 
 /// The last known addresses of the registered hosts, by the host's name, and when each was last seen.
 #[derive(Debug, Default)]
-struct HostAddresses(HashMap<Arc<str>, HashMap<IpAddr, Instant>>);
+struct HostAddresses(HashMap<Arc<str>, KnownAddresses>);
+
+#[derive(Debug)]
+struct KnownAddresses {
+    /// When each address was last found. The time without any answer is not counted.
+    found_at: HashMap<IpAddr, Instant>,
+    /// The last lookup, whatever its outcome.
+    looked_up_at: Instant,
+}
 
 impl HostAddresses {
     /// Takes the outcome of a lookup of every registered host.
@@ -51,24 +59,27 @@ impl HostAddresses {
     fn update<'a>(&mut self, found: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>, now: Instant) {
         let mut before = std::mem::take(&mut self.0);
         for (host, addresses) in found {
-            let mut kept = before.remove(host).unwrap_or_default();
+            let fresh = || KnownAddresses { found_at: HashMap::new(), looked_up_at: now };
+            let mut known = before.remove(host).unwrap_or_else(fresh);
+            let since = now.duration_since(std::mem::replace(&mut known.looked_up_at, now));
             if addresses.is_empty() {
-                // The time without any answer does not count.
-                for seen in kept.values_mut() {
-                    *seen = now;
+                // Moved by that time only: one failed lookup now and then must not keep an address
+                // for ever that the others no longer find.
+                for at in known.found_at.values_mut() {
+                    *at += since;
                 }
             }
-            kept.extend(addresses.into_iter().map(|address| (address, now)));
-            kept.retain(|_, seen| now.duration_since(*seen) < KEEP_ADDRESS);
-            self.0.insert(host.into(), kept);
+            known.found_at.extend(addresses.into_iter().map(|address| (address, now)));
+            known.found_at.retain(|_, at| now.duration_since(*at) < KEEP_ADDRESS);
+            self.0.insert(host.into(), known);
         }
     }
 
     /// The hosts at each address. Hosts on one machine or behind one proxy share theirs.
     fn by_address(&self) -> HashMap<IpAddr, HostNames> {
         let mut hosts: HashMap<IpAddr, Vec<&str>> = HashMap::new();
-        for (host, addresses) in &self.0 {
-            for address in addresses.keys() {
+        for (host, known) in &self.0 {
+            for address in known.found_at.keys() {
                 hosts.entry(*address).or_default().push(host);
             }
         }
@@ -150,6 +161,24 @@ mod tests {
         now += Duration::from_secs(1);
         known.update([("oak", vec![v4])], now);
         assert_eq!(known.by_address().into_keys().collect::<Vec<_>>(), [v4], "the host has moved");
+    }
+
+    #[test]
+    fn failed_lookups_now_and_then_do_not_keep_an_address() {
+        let (v4, v6): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), "2001:db8::1".parse().unwrap());
+        let mut known = HostAddresses::default();
+        let mut now = monotonic_now();
+        known.update([("oak", vec![v4, v6])], now);
+        // The host has given one address up. Of three lookups in half an hour one fails.
+        for round in 0..6 {
+            for outcome in [vec![v4], vec![v4], Vec::new()] {
+                now += Duration::from_mins(10);
+                known.update([("oak", outcome)], now);
+            }
+            let is_known = known.by_address().contains_key(&v6);
+            assert_eq!(is_known, round < 2, "{round}: an hour in which lookups had an answer");
+        }
+        assert!(known.by_address().contains_key(&v4));
     }
 
     #[test]
