@@ -122,6 +122,7 @@
 //! # }
 //! ```
 
+mod addresses;
 mod answer_body;
 mod answer_framing;
 mod answer_head;

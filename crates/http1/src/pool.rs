@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::time::Instant;
 
+use crate::addresses::Addresses;
 use crate::answer_head::KeepAlive;
 use crate::breaker::{Answerer, Breaker, Trial};
 use crate::clock::monotonic_now;
@@ -27,6 +28,8 @@ pub struct Pool<B> {
     endpoint: Endpoint,
     /// The only addresses that connections may use, for a server whose name is not trusted.
     addresses: Option<Arc<[IpAddr]>>,
+    /// The addresses that the system resolved the name to, for all other servers.
+    resolved: Addresses,
     breaker: Arc<Breaker>,
     connector: Connector,
     limits: PoolLimits,
@@ -73,6 +76,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
         Self {
             endpoint,
             addresses,
+            resolved: Addresses::default(),
             breaker,
             connector,
             limits,
@@ -142,7 +146,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pool<B> {
     pub(crate) async fn connect(&self) -> Result<Box<UpstreamConnection<B>>, Cause> {
         let limit = self.limits.connect;
         let stream = match &self.addresses {
-            None => self.connector.connect(&self.endpoint, limit).await?,
+            None => self.connector.connect(&self.endpoint, &self.resolved, limit).await?,
             Some(addresses) => self.connector.connect_to(&self.endpoint, addresses, limit).await?,
         };
         Ok(Box::new(UpstreamConnection::new(stream, monotonic_now() + self.limits.keep)))
@@ -192,8 +196,9 @@ impl<B> Permit<B> {
         self.pool.breaker.succeeded(self.trial.take(), self.pool.deadlines.now());
     }
 
-    /// Gives the turn to try to the next request, without an outcome.
-    pub(crate) fn end_trial(&self) {
+    /// Gives the turn to try to the next request, without an outcome. A caller that waits for anyone
+    /// but the server while it holds a permit does this first.
+    pub fn end_trial(&self) {
         if let Some(trial) = self.trial.take() {
             self.pool.breaker.give_back(trial);
         }
