@@ -8,7 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
 use genkan_protocol::syntax::Did;
@@ -35,8 +35,29 @@ pub(super) struct Shares {
     /// Places by the hash of their holder, whose name would have to be copied for each request.
     /// Clients cannot choose hashes that collide, because the hasher's key is random. A client
     /// without a place has no entry. IPv6 clients without an account count in their wide network too.
-    held: RefCell<HashMap<u64, usize>>,
+    held: RefCell<Held>,
     hasher: RandomState,
+}
+
+/// The hasher of keys that are hashes already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        debug_assert!(false, "only hashes are keys");
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
 }
 
 /// Who holds a place. An account counts as one client at whatever addresses it is, and accounts
@@ -93,18 +114,15 @@ impl Shares {
         let most = if self.taken.get() >= self.of_holders { 1 } else { self.of_one };
         let mut held = self.held.borrow_mut();
         if let Some(wide) = wide
-            && held.get(&wide).is_some_and(|count| *count >= self.of_wide)
+            && !try_add(&mut held, wide, self.of_wide)
         {
             return Err(Error::ShareUsed);
         }
-        let count = held.entry(holder).or_default();
-        // A new entry has no place, so it never stays behind here.
-        if *count >= most {
+        if !try_add(&mut held, holder, most) {
+            if let Some(wide) = wide {
+                subtract(&mut held, wide);
+            }
             return Err(Error::ShareUsed);
-        }
-        *count += 1;
-        if let Some(wide) = wide {
-            *held.entry(wide).or_default() += 1;
         }
         self.taken.set(self.taken.get() + 1);
         if is_stranger {
@@ -117,17 +135,35 @@ impl Shares {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut held = self.shares.held.borrow_mut();
-        for key in std::iter::once(self.holder).chain(self.wide) {
-            if let Entry::Occupied(mut entry) = held.entry(key) {
-                *entry.get_mut() -= 1;
-                if *entry.get() == 0 {
-                    entry.remove();
-                }
-            }
+        subtract(&mut held, self.holder);
+        if let Some(wide) = self.wide {
+            subtract(&mut held, wide);
         }
         self.shares.taken.set(self.shares.taken.get() - 1);
         if self.is_stranger {
             self.shares.strangers.set(self.shares.strangers.get() - 1);
+        }
+    }
+}
+
+type Held = HashMap<u64, usize, BuildHasherDefault<Hashed>>;
+
+/// Counts a place, unless there are `most` already.
+fn try_add(held: &mut Held, key: u64, most: usize) -> bool {
+    let count = held.entry(key).or_default();
+    // A new entry has no place, so it never stays behind here.
+    if *count >= most {
+        return false;
+    }
+    *count += 1;
+    true
+}
+
+fn subtract(held: &mut Held, key: u64) {
+    if let Entry::Occupied(mut entry) = held.entry(key) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
         }
     }
 }
@@ -153,7 +189,9 @@ mod tests {
         assert!(shares.take(Holder::Account(&bob)).is_ok(), "another account");
         places.push(shares.take(stranger("2001:db8::1")).unwrap());
         places.push(shares.take(stranger("2001:db8::2")).unwrap());
+        let entries = shares.held.borrow().len();
         assert!(matches!(shares.take(stranger("2001:db8::3")), Err(Error::ShareUsed)), "the same /64");
+        assert_eq!(shares.held.borrow().len(), entries, "a refusal leaves nothing behind");
         assert!(shares.take(stranger("192.0.2.1")).is_ok());
         drop(places);
         assert!(shares.held.borrow().is_empty(), "no entry outlives its places");
