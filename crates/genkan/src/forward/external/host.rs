@@ -79,13 +79,11 @@ impl HostCalls {
 
     pub(super) fn ask(&mut self, asked: Asked, rules: &CallBudgetRules, now: Instant) -> CallDecision {
         let Asked { owner, class, kind } = asked;
+        let is_write = kind.writes();
         let share = self.accounts.of_class(class).of(owner, rules, now);
-        if let Some(until) = share.as_ref().and_then(|share| share.until)
-            && until > now
-        {
+        if let Some(until) = share.as_ref().and_then(|share| share.refused_until(is_write, now)) {
             return CallDecision::NotNow(BudgetError { rate: rules.account_calls, wait: until - now });
         }
-        let is_write = matches!(kind, CallKind::Write | CallKind::Upload);
         let (own, writes) = share.map(|share| (&share.calls, &share.writes)).unzip();
         // The narrow windows are checked before the common one. A call that one of them refuses
         // must not count against the others.
@@ -144,7 +142,7 @@ impl HostCalls {
     fn count_own(&mut self, Asked { owner, class, kind }: Asked, now: Instant) {
         if let Some(share) = self.accounts.of_class(class).get(owner) {
             share.calls.take(OWN, now);
-            if matches!(kind, CallKind::Write | CallKind::Upload) {
+            if kind.writes() {
                 share.writes.take(OWN, now);
             }
         }
@@ -206,7 +204,9 @@ impl HostCalls {
     ///
     /// A report that names a window of the PDS counts for everyone. Any other one may be about the
     /// account or the method alone: the account waits, and the others only if a second account hears
-    /// the same. A refused read never stops linked accounts.
+    /// the same. A refused read never stops linked accounts. The last call that a limit allows stops
+    /// no linked account: if the limit is of one method, its other calls may go on, and otherwise the
+    /// PDS refuses the next one.
     pub(super) fn hear(&mut self, asked: Asked, told: &RateLimitReport, now: Instant) {
         let Asked { owner, class, kind } = asked;
         let longest = self.calls.length();
@@ -239,12 +239,19 @@ impl HostCalls {
             }
             _ => {}
         }
-        let wait = match class {
-            CallClass::Linked => wait,
+        let accounts = self.accounts.of_class(class);
+        let writes = accounts.get(owner).map(|share| share.writes.length());
+        let (only_writes, wait) = match class {
+            CallClass::Linked if !told.is_refusal() => return,
+            CallClass::Linked if told.is_bare() => (false, wait),
+            // A limit of all writes, or of one method. The account must not be without its other
+            // methods for as long as a limit of one may last.
+            CallClass::Linked if writes.is_some_and(|length| told.says(length)) => (kind.writes(), wait),
+            CallClass::Linked => (kind.writes(), wait.min(longest)),
             // Strangers cause any number of these, so none is kept for long.
-            CallClass::Read => wait.min(longest),
+            CallClass::Read => (false, wait.min(longest)),
         };
-        self.accounts.of_class(class).refuse(owner, now + wait);
+        accounts.refuse(owner, only_writes, now + wait);
     }
 
     #[cfg(test)]

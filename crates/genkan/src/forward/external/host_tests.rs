@@ -146,12 +146,33 @@ fn a_window_of_an_account_stops_that_account_alone() {
     let mut trial = Trial::new();
     let write = of_kind(CallKind::Write, linked('a'));
     assert!(trial.goes(write));
-    let told = [("retry-after", "30"), ("ratelimit-policy", "5000;w=3600")];
+    // As long as the window of an account's writes.
+    let told = [("retry-after", "30"), ("ratelimit-policy", "5000;w=100")];
     trial.hear(write, StatusCode::TOO_MANY_REQUESTS, &told);
-    assert_eq!(trial.refused(linked('a')).wait, Duration::from_secs(30));
+    assert_eq!(trial.refused(write).wait, Duration::from_secs(30));
+    assert_eq!(trial.refused(of_kind(CallKind::Upload, linked('a'))).wait, Duration::from_secs(30));
+    assert!(trial.goes(linked('a')), "reads go on");
     assert!(trial.goes(of_kind(CallKind::Write, linked('b'))));
     trial.pass(Duration::from_secs(30));
-    assert!(trial.goes(linked('a')));
+    assert!(trial.goes(write));
+}
+
+/// The reference PDS allows ten calls of `updateHandle` in five minutes, and fifty in a day.
+#[test]
+fn a_limit_of_one_method_does_not_stop_the_account() {
+    for (policy, reset) in [("10;w=2", "2"), ("50;w=86400", "80000")] {
+        let mut trial = Trial::new();
+        let write = of_kind(CallKind::Write, linked('a'));
+        assert!(trial.goes(write));
+        let told = [("ratelimit-remaining", "0"), ("ratelimit-reset", reset), ("ratelimit-policy", policy)];
+        trial.hear(write, StatusCode::OK, &told);
+        assert!(trial.goes(linked('a')) && trial.goes(write), "{policy}: the last call was allowed");
+        trial.hear(write, StatusCode::TOO_MANY_REQUESTS, &told);
+        assert!(trial.goes(linked('a')), "{policy}: a read");
+        assert_eq!(trial.refused(write).wait, RULES.calls.per, "{policy}: not for a day");
+        trial.pass(RULES.calls.per);
+        assert!(trial.goes(write), "{policy}");
+    }
 }
 
 #[test]
@@ -235,8 +256,8 @@ fn a_lower_limit_of_the_common_length_is_believed_from_two_accounts_and_never_fr
     let write = |letter| of_kind(CallKind::Write, linked(letter));
     for letter in ['a', 'b'] {
         assert!(trial.goes(write(letter)));
-        trial.hear(write(letter), StatusCode::OK, &fields("0"));
-        assert_eq!(trial.refused(linked(letter)).wait, Duration::from_secs(2));
+        trial.hear(write(letter), StatusCode::TOO_MANY_REQUESTS, &fields("0"));
+        assert_eq!(trial.refused(write(letter)).wait, Duration::from_secs(2));
     }
     for number in [1, 2] {
         assert!(trial.goes(stranger(number)));

@@ -81,6 +81,10 @@ impl CallKind {
         }
     }
 
+    pub(super) const fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Upload)
+    }
+
     pub(super) const fn only_reads(self) -> bool {
         matches!(self, Self::Read | Self::Repo)
     }

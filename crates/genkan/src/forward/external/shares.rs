@@ -51,7 +51,9 @@ pub(super) struct Share {
     pub(super) calls: Window,
     pub(super) writes: Window,
     /// The PDS refuses this account until this time.
-    pub(super) until: Option<Instant>,
+    until: Option<Instant>,
+    /// The PDS refuses the writes of this account until this time.
+    writes_until: Option<Instant>,
 }
 
 impl Share {
@@ -60,6 +62,7 @@ impl Share {
             calls: Window::new(rules.account_calls, now),
             writes: Window::new(rules.account_writes, now),
             until: None,
+            writes_until: None,
         }
     }
 
@@ -68,8 +71,14 @@ impl Share {
         !self.calls.is_over(now) || !self.writes.is_over(now) || self.is_refused(now)
     }
 
-    pub(super) fn is_refused(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until > now)
+    fn is_refused(&self, now: Instant) -> bool {
+        self.refused_until(true, now).is_some()
+    }
+
+    /// The time until which the PDS refuses a call of the account, if it does.
+    pub(super) fn refused_until(&self, is_write: bool, now: Instant) -> Option<Instant> {
+        let writes = self.writes_until.filter(|_| is_write);
+        self.until.max(writes).filter(|until| *until > now)
     }
 }
 
@@ -113,10 +122,11 @@ impl Shares {
         self.by_owner.get_mut(&owner)
     }
 
-    /// Takes the time until which the PDS refuses an account.
-    pub(super) fn refuse(&mut self, owner: OwnerKey, until: Instant) {
+    /// Takes the time until which the PDS refuses an account, or only its writes.
+    pub(super) fn refuse(&mut self, owner: OwnerKey, only_writes: bool, until: Instant) {
         if let Some(share) = self.by_owner.get_mut(&owner) {
-            share.until = Some(until);
+            let refused = if only_writes { &mut share.writes_until } else { &mut share.until };
+            *refused = Some(until);
             self.refused_until = self.refused_until.max(Some(until));
         }
     }
@@ -214,7 +224,7 @@ mod tests {
             shares.of(OwnerKey(u64::MAX), &RULES, now).unwrap().calls.take(CallClass::Linked, now);
         }
         let _ = shares.of(OwnerKey(u64::MAX - 1), &RULES, now);
-        shares.refuse(OwnerKey(u64::MAX - 1), now + Duration::from_secs(9));
+        shares.refuse(OwnerKey(u64::MAX - 1), false, now + Duration::from_secs(9));
         for number in 0..100_000 {
             shares.of(OwnerKey(number), &RULES, now).unwrap().calls.take(CallClass::Linked, now);
             assert!(shares.by_owner.len() <= MOST_OF_PDS);

@@ -33,6 +33,8 @@ pub(super) struct Window {
 /// What an answer says about one rate-limit window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RateLimitReport {
+    /// Whether the answer refuses its call.
+    is_refusal: bool,
     most: Option<u32>,
     remaining: u32,
     /// How long the window still lasts.
@@ -222,11 +224,16 @@ impl RateLimitReport {
         let quota = policy.and_then(|policy| policy.split([';', ',']).next()?.trim().parse().ok());
         let most = number("ratelimit-limit").or(quota);
         Some(Self {
+            is_refusal: is_over,
             most: most.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             remaining: u32::try_from(remaining?).unwrap_or(u32::MAX),
             left: wait.or(reset).or_else(|| is_over.then_some(UNSAID))?.min(LONGEST),
             length,
         })
+    }
+
+    pub(super) const fn is_refusal(&self) -> bool {
+        self.is_refusal
     }
 
     /// Whether the report names no window.
@@ -288,6 +295,7 @@ mod tests {
             ("ratelimit-policy", "3000;w=300"),
         ];
         let expected = RateLimitReport {
+            is_refusal: false,
             most: Some(3000),
             remaining: 2999,
             left: Duration::from_mins(5),
@@ -326,8 +334,13 @@ mod tests {
         assert!(window.is_used_up(LINKED, at(14)));
         assert_eq!(window.left(at(7)), Duration::from_secs(8));
         assert!(!window.is_used_up(LINKED, at(15)) && !window.is_scarce(LINKED, at(15)));
-        let told =
-            RateLimitReport { most: Some(10), remaining: 1, left: Duration::from_secs(3), length: None };
+        let told = RateLimitReport {
+            is_refusal: false,
+            most: Some(10),
+            remaining: 1,
+            left: Duration::from_secs(3),
+            length: None,
+        };
         window.correct(&told, at(20));
         assert!(!window.is_used_up(LINKED, at(20)));
         window.take(LINKED, at(20));
@@ -379,8 +392,13 @@ mod tests {
         let now = monotonic_now();
         let mut window = window(40, now);
         window.take(READ, now);
-        let told =
-            RateLimitReport { most: Some(40), remaining: 10, left: Duration::from_secs(3), length: None };
+        let told = RateLimitReport {
+            is_refusal: false,
+            most: Some(40),
+            remaining: 10,
+            left: Duration::from_secs(3),
+            length: None,
+        };
         window.correct(&told, now);
         assert!(window.is_used_up(READ, now) && !window.is_scarce(LINKED, now));
     }
@@ -405,8 +423,13 @@ mod tests {
         // What remains at the PDS is shared as well.
         let mut window = tests::window(40, now);
         window.share(2, now);
-        let told =
-            RateLimitReport { most: Some(60), remaining: 20, left: Duration::from_secs(3), length: None };
+        let told = RateLimitReport {
+            is_refusal: false,
+            most: Some(60),
+            remaining: 20,
+            left: Duration::from_secs(3),
+            length: None,
+        };
         window.correct(&told, now);
         assert_eq!((window.rate().count, window.remaining(LINKED)), (30, 10));
     }
