@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
@@ -55,6 +56,35 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
         shared.await
     }
 
+    /// Returns the outcome of the running lookup for `key`, as [`join`](Self::join) does, or of one
+    /// that this caller makes alone if the running one never began.
+    ///
+    /// A lookup has the share of places of the caller that started it. If that share is used up, the
+    /// other callers must not suffer for it.
+    pub(crate) async fn share<F>(
+        &self,
+        key: &str,
+        look_up: impl Fn() -> F,
+        has_not_begun: impl Fn(&V) -> bool,
+    ) -> Option<V>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let is_own = Arc::new(AtomicBool::new(false));
+        let (started, own) = (Arc::clone(&is_own), look_up());
+        let starting = async move {
+            started.store(true, Ordering::Relaxed);
+            own.await
+        };
+        let outcome = self.join(key, starting).await;
+        match outcome {
+            Some(outcome) if has_not_begun(&outcome) && !is_own.load(Ordering::Relaxed) => {
+                Some(look_up().await)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Makes later callers start a lookup of their own: the outcome of the running one is
     /// outdated.
     pub(crate) fn forget(&self, key: &str) {
@@ -104,7 +134,7 @@ impl<V> std::fmt::Debug for SingleFlight<V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -126,6 +156,27 @@ mod tests {
         assert!(all.iter().all(|outcome| *outcome == Some(0)), "{all:?}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
         assert_eq!(single_flight.join("other", async { panic!("on purpose") }).await, None);
+        assert_eq!(single_flight.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_did_not_begin_is_shared_with_no_one() {
+        let single_flight = SingleFlight::default();
+        let share = |number: usize, outcome: Option<usize>| {
+            let single_flight = single_flight.clone();
+            async move {
+                let look_up = || async move {
+                    tokio::task::yield_now().await;
+                    outcome.map(|outcome| outcome + number)
+                };
+                single_flight.share("key", look_up, Option::is_none).await.unwrap()
+            }
+        };
+        // The first starts the lookup, and the others join it.
+        let busy = [share(0, None), share(1, Some(10)), share(2, Some(10))];
+        assert_eq!(futures_util::future::join_all(busy).await, [None, Some(11), Some(12)]);
+        let begun = [share(0, Some(10)), share(1, Some(20))];
+        assert_eq!(futures_util::future::join_all(begun).await, [Some(10), Some(10)]);
         assert_eq!(single_flight.len(), 0);
     }
 

@@ -67,10 +67,12 @@ impl Documents {
 
     /// Returns what the document of `did` says about the account.
     pub(crate) async fn resolve(&self, did: &Did, freshness: Freshness) -> Result<Arc<AccountFacts>, Error> {
-        let (sources, asked) = (self.sources.clone(), did.clone());
-        let look_up = async move {
-            let text = sources.text(&asked).await?;
-            read_facts(&text, &asked).map(Arc::new)
+        let look_up = || {
+            let (sources, asked) = (self.sources.clone(), did.clone());
+            async move {
+                let text = sources.text(&asked).await?;
+                read_facts(&text, &asked).map(Arc::new)
+            }
         };
         self.facts.get(did.as_str(), freshness, look_up).await
     }
@@ -81,14 +83,17 @@ impl Documents {
         did: &Did,
         freshness: Freshness,
     ) -> Result<Arc<WholeDocument>, Error> {
-        let (sources, asked) = (self.sources.clone(), did.clone());
-        let look_up = async move {
-            let text = sources.text(&asked).await?;
-            // First, because the facts' reader bounds the tree that is built next.
-            let facts = read_facts(&text, &asked)?;
-            let document: DidDocument = serde_json::from_slice(&text).map_err(|_| not_a_document(&asked))?;
-            let text = to_raw_value(&document).map_err(|_| not_a_document(&asked))?;
-            Ok(Arc::new(WholeDocument { facts, text }))
+        let look_up = || {
+            let (sources, asked) = (self.sources.clone(), did.clone());
+            async move {
+                let text = sources.text(&asked).await?;
+                // First, because the facts' reader bounds the tree that is built next.
+                let facts = read_facts(&text, &asked)?;
+                let document: DidDocument =
+                    serde_json::from_slice(&text).map_err(|_| not_a_document(&asked))?;
+                let text = to_raw_value(&document).map_err(|_| not_a_document(&asked))?;
+                Ok(Arc::new(WholeDocument { facts, text }))
+            }
         };
         self.whole.get(did.as_str(), freshness, look_up).await
     }
@@ -202,6 +207,7 @@ pub(crate) fn origin_of_web(identifier: &str) -> Option<String> {
 pub(super) fn external_failure(error: &GuardedError) -> Error {
     match error {
         GuardedError::NoSuchName => Error::NotFound("name"),
+        GuardedError::Busy => Error::Busy,
         error if error.is_passing() => Error::Passing(error.to_string().into()),
         error => Error::Unusable(error.to_string().into()),
     }

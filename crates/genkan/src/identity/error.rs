@@ -19,19 +19,22 @@ pub(crate) enum Error {
     /// A server did not answer. Another attempt may succeed.
     #[error("{0}")]
     Passing(Arc<str>),
+    /// The lookup did not begin: too many are under way, or too many of the client that caused it.
+    #[error("too many lookups are under way")]
+    Busy,
 }
 
 impl Error {
     /// Whether another attempt may succeed. Such an error never means "not found".
     pub(crate) const fn is_passing(&self) -> bool {
-        matches!(self, Self::Passing(_))
+        matches!(self, Self::Passing(_) | Self::Busy)
     }
 }
 
 impl Weigh for Error {
     fn heap_bytes(&self) -> usize {
         match self {
-            Self::NotFound(_) | Self::Ended => 0,
+            Self::NotFound(_) | Self::Ended | Self::Busy => 0,
             Self::Unsupported(text) | Self::Unusable(text) | Self::Passing(text) => text.heap_bytes(),
         }
     }

@@ -42,7 +42,7 @@ impl Handles {
     /// Returns the DID that `handle` leads to. Does not check whether the DID's document names the
     /// handle.
     pub(crate) async fn resolve(&self, handle: &Handle, freshness: Freshness) -> Result<Did, Error> {
-        let look_up = look_up(self.guarded.clone(), handle.clone(), self.within);
+        let look_up = || look_up(self.guarded.clone(), handle.clone(), self.within);
         self.memory.get(handle.as_str(), freshness, look_up).await
     }
 
@@ -59,8 +59,8 @@ async fn look_up(guarded: GuardedClient, handle: Handle, within: Duration) -> Re
         return Err(Error::NotFound("handle"));
     }
     let both = async {
-        let by_dns = std::pin::pin!(by_dns(&guarded, &handle));
-        let by_site = std::pin::pin!(by_site(&guarded, &handle));
+        let by_dns = std::pin::pin!(by_dns(&guarded, &handle, within / 2));
+        let by_site = std::pin::pin!(by_site(&guarded, &handle, within));
         match futures_util::future::select(by_dns, by_site).await {
             // DNS wins when both answer, so its definite answer need not wait for the web site.
             Either::Left((by_dns @ (Ok(_) | Err(Error::Unusable(_))), _)) => by_dns,
@@ -77,16 +77,19 @@ async fn look_up(guarded: GuardedClient, handle: Handle, within: Duration) -> Re
 /// certain.
 fn choose(by_dns: Result<Did, Error>, by_site: Result<Did, Error>) -> Result<Did, Error> {
     match (by_dns, by_site) {
-        (Ok(did), _) | (Err(Error::NotFound(_) | Error::Passing(_)), Ok(did)) => Ok(did),
+        (Ok(did), _) | (Err(Error::NotFound(_) | Error::Passing(_) | Error::Busy), Ok(did)) => Ok(did),
+        (Err(Error::Busy), Err(_)) | (Err(Error::NotFound(_) | Error::Passing(_)), Err(Error::Busy)) => {
+            Err(Error::Busy)
+        }
         (Err(Error::NotFound(_)), Err(error)) | (Err(error), _) => Err(error),
     }
 }
 
-async fn by_dns(guarded: &GuardedClient, handle: &Handle) -> Result<Did, Error> {
-    let texts = guarded.texts(&format!("_atproto.{handle}")).await.map_err(|error| match error {
+async fn by_dns(guarded: &GuardedClient, handle: &Handle, wait: Duration) -> Result<Did, Error> {
+    let texts = guarded.texts(&format!("_atproto.{handle}"), wait).await.map_err(|error| match error {
         TextsError::Dns(DnsError::NoRecord) => Error::NotFound("handle"),
         TextsError::Dns(DnsError::Failed(why)) => Error::Passing(why),
-        TextsError::Busy => Error::Passing(error.to_string().into()),
+        TextsError::Busy => Error::Busy,
     })?;
     let mut named = texts.iter().filter_map(|text| text.strip_prefix("did="));
     match (named.next(), named.next()) {
@@ -100,9 +103,11 @@ async fn by_dns(guarded: &GuardedClient, handle: &Handle) -> Result<Did, Error> 
     }
 }
 
-async fn by_site(guarded: &GuardedClient, handle: &Handle) -> Result<Did, Error> {
+async fn by_site(guarded: &GuardedClient, handle: &Handle, within: Duration) -> Result<Did, Error> {
     let url = format!("https://{handle}/.well-known/atproto-did");
-    let answer = guarded.get(&url, "text/plain", &LIMITS).await.map_err(|error| external_failure(&error))?;
+    // So that a wait for a place ends before the lookup as a whole does, and is known as such.
+    let limits = Limits { total: LIMITS.total.min(within), ..LIMITS };
+    let answer = guarded.get(&url, "text/plain", &limits).await.map_err(|error| external_failure(&error))?;
     match answer.status {
         StatusCode::OK => {
             let text = std::str::from_utf8(&answer.body).unwrap_or_default();
@@ -179,6 +184,12 @@ mod tests {
         assert_eq!(choose(absent(), absent()), absent());
         assert_eq!(choose(absent(), trouble()), trouble());
         assert_eq!(choose(trouble(), absent()), trouble());
+        // Callers that share the lookup have to learn that it did not begin.
+        let busy = || Err(Error::Busy);
+        assert_eq!(choose(busy(), did(OTHER)), did(OTHER));
+        for other in [absent(), trouble(), busy()] {
+            assert_eq!((choose(busy(), other.clone()), choose(other, busy())), (busy(), busy()));
+        }
     }
 
     #[tokio::test]
@@ -234,5 +245,51 @@ mod tests {
         assert!(asked.iter().filter(|name| name.contains("tarpit")).count() <= 2 * 8, "{asked:?}");
         healthy.abort();
         hanging.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    /// A client whose share is used up asks for a name, and others ask for this name meanwhile.
+    #[tokio::test]
+    async fn a_lookup_that_waits_for_one_clients_share_holds_up_no_other_client() {
+        let dns = TestDns::start(|name, _| match name {
+            "_atproto.alice.example.org." => Reply::texts(&[&["did=", DID]]),
+            silent if silent.contains("tarpit") => Reply::Silence,
+            _ => Reply::NoSuchName,
+        })
+        .await;
+        let guarded = GuardedClient::new(
+            Dns::new(&[dns.address()]).unwrap(),
+            tls::client_config(None).unwrap(),
+            Vec::new(),
+        );
+        let patient = Handles::new(&guarded, Clock::of_process(), Duration::from_mins(1));
+        let handles = Handles::new(&guarded, Clock::of_process(), Duration::from_millis(500));
+        let alice: Handle = "alice.example.org".parse().unwrap();
+        let client = |last| ClientNetwork::of([192, 0, 2, last].into());
+        // Its places are taken again as soon as they are free.
+        let hogs: Vec<_> = (0..16)
+            .map(|number| {
+                let handles = patient.caused_by(client(1));
+                tokio::spawn(async move {
+                    for round in 0.. {
+                        let name = format!("n{round}.tarpit{number}.com").parse().unwrap();
+                        let _ = handles.resolve(&name, Freshness::Remembered).await;
+                    }
+                })
+            })
+            .collect();
+        while dns.asked() < 8 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let first = handles.caused_by(client(1));
+        let first = first.resolve(&alice, Freshness::Remembered);
+        let second = handles.caused_by(client(2));
+        let second = async {
+            tokio::task::yield_now().await;
+            second.resolve(&alice, Freshness::Remembered).await
+        };
+        let (first, second) = futures_util::future::join(first, second).await;
+        assert_eq!(first, Err(Error::Busy), "its share is used up");
+        assert_eq!(second.unwrap().as_str(), DID);
+        hogs.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

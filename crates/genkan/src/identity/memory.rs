@@ -51,8 +51,9 @@ impl<V: Weigh + Clone + Send + Sync + 'static> LookupCache<V> {
     /// Returns the outcome for `key`, from the cache or from one `look_up` that all concurrent
     /// callers share.
     ///
-    /// A shared lookup continues when its first caller leaves, because others wait for it.
-    pub(super) async fn get<F>(&self, key: &str, freshness: Freshness, look_up: F) -> Outcome<V>
+    /// A shared lookup continues when its first caller leaves, because others wait for it. It has the
+    /// first caller's share of the places. If it found none, the others look up by themselves.
+    pub(super) async fn get<F>(&self, key: &str, freshness: Freshness, look_up: impl Fn() -> F) -> Outcome<V>
     where
         F: Future<Output = Outcome<V>> + Send + 'static,
     {
@@ -61,23 +62,18 @@ impl<V: Weigh + Clone + Send + Sync + 'static> LookupCache<V> {
         if freshness == Freshness::Asked {
             // Joining a lookup that began earlier could miss the change that the caller wants to
             // see.
-            let before = self.inner.forgotten.load(Ordering::SeqCst);
-            let outcome = look_up.await;
-            self.inner.keep(key, &outcome, before);
-            return outcome;
+            return self.inner.look_up(key, look_up()).await;
         }
         if let Some(kept) = &kept
             && kept.is_young(now)
         {
             return kept.outcome.clone();
         }
-        let (inner, name) = (Arc::clone(&self.inner), key.to_owned());
-        let shared = self.single_flight.join(key, async move {
-            let before = inner.forgotten.load(Ordering::SeqCst);
-            let outcome = look_up.await;
-            inner.keep(&name, &outcome, before);
-            outcome
-        });
+        let keeping = || {
+            let (inner, name, look_up) = (Arc::clone(&self.inner), key.to_owned(), look_up());
+            async move { inner.look_up(&name, look_up).await }
+        };
+        let shared = self.single_flight.share(key, keeping, |outcome| matches!(outcome, Err(Error::Busy)));
         let outcome = shared.await.unwrap_or_else(|| Err(Error::Passing("the lookup was cancelled".into())));
         match (outcome, kept) {
             // An old answer is better than none while a server is away. A definite "not found"
@@ -103,6 +99,13 @@ impl<V: Weigh + Clone + Send + Sync + 'static> LookupCache<V> {
 }
 
 impl<V: Weigh + Clone> Inner<V> {
+    async fn look_up(&self, key: &str, look_up: impl Future<Output = Outcome<V>>) -> Outcome<V> {
+        let before = self.forgotten.load(Ordering::SeqCst);
+        let outcome = look_up.await;
+        self.keep(key, &outcome, before);
+        outcome
+    }
+
     fn keep(&self, key: &str, outcome: &Outcome<V>, forgotten_before: u64) {
         let unchanged = self.forgotten.load(Ordering::SeqCst) == forgotten_before;
         if unchanged && !outcome.as_ref().is_err_and(Error::is_passing) {
@@ -172,11 +175,13 @@ mod tests {
         }
 
         async fn ask(&self, freshness: Freshness, outcome: Outcome<u32>) -> Outcome<u32> {
-            let asked = Arc::clone(&self.asked);
-            let look_up = async move {
-                asked.fetch_add(1, Ordering::SeqCst);
-                tokio::task::yield_now().await;
-                outcome
+            let look_up = || {
+                let (asked, outcome) = (Arc::clone(&self.asked), outcome.clone());
+                async move {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    outcome
+                }
             };
             self.memory.get("key", freshness, look_up).await
         }
@@ -221,6 +226,16 @@ mod tests {
         trial.wait(STALE);
         assert_eq!(trial.ask(Freshness::Remembered, trouble()).await, trouble());
         assert_eq!(trial.asked(), 5);
+    }
+
+    #[tokio::test]
+    async fn callers_of_a_lookup_that_did_not_begin_look_up_by_themselves() {
+        let trial = Trial::new();
+        let first = trial.ask(Freshness::Remembered, Err(Error::Busy));
+        let second = trial.ask(Freshness::Remembered, Ok(2));
+        let outcomes = futures_util::future::join(first, second).await;
+        assert_eq!(outcomes, (Err(Error::Busy), Ok(2)));
+        assert_eq!((trial.asked(), trial.memory.recall("key")), (2, Some(Ok(2))));
     }
 
     #[tokio::test]

@@ -225,7 +225,7 @@ fn unresolved(error: &identity::Error) -> DiscoveryError {
         identity::Error::NotFound(_) => DiscoveryError::NoSuchAccount,
         identity::Error::Ended => DiscoveryError::Ended,
         identity::Error::Unsupported(_) | identity::Error::Unusable(_) => unusable(&error.to_string()),
-        identity::Error::Passing(_) => DiscoveryError::Away(error.to_string().into()),
+        identity::Error::Passing(_) | identity::Error::Busy => DiscoveryError::Away(error.to_string().into()),
     }
 }
 

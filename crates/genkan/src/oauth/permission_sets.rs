@@ -271,10 +271,13 @@ impl PermissionSets {
     /// Resolves a set and remembers the result. `stranger` is who asks, if it is for
     /// no grant.
     async fn resolve(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<Resolution, Error> {
-        let (sets, name) = (self.clone(), nsid.clone());
-        // Boxed: the future is large, and every waiting caller would carry it along.
-        let asking = Box::pin(async move { sets.resolve_once(&name, stranger).await });
-        match self.inner.single_flight.join(nsid.as_str(), asking).await {
+        let asking = || {
+            let (sets, name) = (self.clone(), nsid.clone());
+            // Boxed: the future is large, and every waiting caller would carry it along.
+            Box::pin(async move { sets.resolve_once(&name, stranger).await })
+        };
+        let has_not_begun = |found: &Result<_, Problem>| matches!(found, Err(Problem::Busy));
+        match self.inner.single_flight.share(nsid.as_str(), asking, has_not_begun).await {
             Some(Ok(document)) => Ok(Resolution::Found(document)),
             Some(Err(Problem::Unresolved)) => Ok(Resolution::Tried),
             Some(Err(Problem::Busy)) => Ok(Resolution::NotTried),

@@ -225,10 +225,12 @@ impl GuardedClient {
             .unwrap_or_else(|_| Err(progress.out_of_time()))
     }
 
-    /// Returns the TXT records of a name, as [`Dns::texts`] does. The caller limits the time.
-    pub(crate) async fn texts(&self, name: &str) -> Result<Vec<String>, TextsError> {
+    /// Returns the TXT records of a name, as [`Dns::texts`] does. Waits for a place for at most `wait`.
+    /// The caller limits the whole time.
+    pub(crate) async fn texts(&self, name: &str, wait: Duration) -> Result<Vec<String>, TextsError> {
         // The owner of a name may run its name server as well, and let each question hang.
-        let _place = self.place(name, 53).await.map_err(|_| TextsError::Busy)?;
+        let place = tokio::time::timeout(wait, self.place(name, 53)).await;
+        let _place = place.map_err(|_| TextsError::Busy)?.map_err(|_| TextsError::Busy)?;
         Ok(self.inner.names.texts(name).await?)
     }
 

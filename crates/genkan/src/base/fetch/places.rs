@@ -47,6 +47,8 @@ struct Size {
     per_host: usize,
     /// Maximum for one client network, where the client is known.
     per_client: usize,
+    /// Maximum for all clients in one IPv6 /48, the most that one customer usually gets.
+    per_site: usize,
     /// Maximum number of calls that wait.
     waiting: usize,
 }
@@ -77,7 +79,14 @@ impl Pool {
             _ => 8,
         };
         let per_host = places / divisor;
-        Size { places, per_name: 2 * per_host, per_host, per_client: per_host, waiting: 4 * places }
+        Size {
+            places,
+            per_name: 2 * per_host,
+            per_host,
+            per_client: per_host,
+            per_site: 2 * per_host,
+            waiting: 4 * places,
+        }
     }
 }
 
@@ -196,6 +205,20 @@ mod tests {
             (0..200).map_while(|number| now(&queue, &format!("n{number}.com"), client)).collect();
         assert_eq!(taken.len(), 8);
         assert!(now(&queue, "healthy.example.org", Some(IpAddr::from([192, 0, 2, 2]))).is_some());
+    }
+
+    #[test]
+    fn one_customer_has_a_share_of_a_pool_whatever_networks_it_has() {
+        let queue = queue_of(Pool::Handles);
+        let client = |site: u16, subnet: u16| Some(IpAddr::from([0x2001, 0xdb8, site, subnet, 0, 0, 0, 0]));
+        let taken: Vec<Place> =
+            (0..200).filter_map(|number| now(&queue, &format!("n{number}.com"), client(1, number))).collect();
+        assert_eq!(taken.len(), 16, "a quarter for all of the /48");
+        assert!(now(&queue, "healthy.example.org", client(2, 0)).is_some());
+        let v4 = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+        let others: Vec<Place> =
+            (0..24).map_while(|last| now(&queue, &format!("m{last}.com"), v4(last))).collect();
+        assert_eq!(others.len(), 24, "IPv4 addresses count apart");
     }
 
     #[tokio::test]

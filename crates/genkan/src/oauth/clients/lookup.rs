@@ -362,12 +362,17 @@ impl Clients {
             Purpose::Begin { network } => self.inner.guarded.in_pool(Pool::PushedClients).caused_by(network),
             Purpose::GoOn | Purpose::Recall => self.inner.guarded.in_pool(Pool::GrantedClients),
         };
-        let (url, what) = (source.url.to_owned(), source.what);
-        let fetching = async move { documents::fetch(&guarded, &url, what).await };
+        let fetching = || {
+            let (guarded, url, what) = (guarded.clone(), source.url.to_owned(), source.what);
+            async move { documents::fetch(&guarded, &url, what).await }
+        };
+        let has_not_begun =
+            |fetched: &Result<String, DocumentError>| fetched.as_ref().is_err_and(|error| error.is_busy);
         let broken = || DocumentError::new(source.url, "could not be fetched");
         // Not shared between the two: the fetch of a push may wait for a place for long.
         let key = format!("{} {}", matches!(purpose, Purpose::Begin { .. }), source.url);
-        self.inner.single_flight.join(&key, fetching).await.unwrap_or_else(|| Err(broken()))
+        let fetched = self.inner.single_flight.share(&key, fetching, has_not_begun).await;
+        fetched.unwrap_or_else(|| Err(broken()))
     }
 
     /// Whether a document may be stored. Without its row a client still signs people in: its

@@ -75,7 +75,7 @@ async fn authority(guarded: &GuardedClient, nsid: &Nsid) -> Result<Did, LookUpEr
     parts.pop();
     parts.reverse();
     let name = format!("_lexicon.{}", parts.join("."));
-    let texts = guarded.texts(&name).await.map_err(|error| match error {
+    let texts = guarded.texts(&name, TOTAL / 2).await.map_err(|error| match error {
         TextsError::Dns(DnsError::NoRecord) => format!("{name} has no TXT record").into(),
         TextsError::Dns(DnsError::Failed(_)) => format!("{name} could not be looked up").into(),
         TextsError::Busy => LookUpError::Busy,

@@ -76,7 +76,8 @@ impl Queue {
     }
 
     fn next_to_run(&self) -> Option<usize> {
-        let (mut names, mut hosts, mut clients) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut names, mut hosts) = (HashMap::new(), HashMap::new());
+        let (mut clients, mut sites) = (HashMap::new(), HashMap::new());
         if self.waiting.is_empty() {
             return None;
         }
@@ -86,14 +87,17 @@ impl Queue {
             *names.entry(&*call.server.name).or_insert(0) += 1;
             *hosts.entry(&*call.server.host).or_insert(0) += 1;
             *clients.entry(call.client).or_insert(0) += 1;
+            *sites.entry(call.client.and_then(site)).or_insert(0) += 1;
         }
         let candidates = self.waiting.iter().enumerate().filter_map(|(index, (_, call, _))| {
             let of_name = names.get(&*call.server.name).copied().unwrap_or(0);
             let of_host = hosts.get(&*call.server.host).copied().unwrap_or(0);
             let of_client = clients.get(&call.client).copied().unwrap_or(0);
+            let of_site = call.client.and_then(site).and_then(|site| sites.get(&Some(site)).copied());
             let may_run = of_name < self.size.per_name
                 && of_host < self.size.per_host
-                && (call.client.is_none() || of_client < self.size.per_client);
+                && (call.client.is_none() || of_client < self.size.per_client)
+                && of_site.unwrap_or(0) < self.size.per_site;
             may_run.then_some((of_name, of_host, index))
         });
         candidates.min().map(|(_, _, index)| index)
@@ -119,5 +123,13 @@ impl Queue {
         // Dropping the sender tells the waiting call that the queue was full.
         drop(self.waiting.remove(index));
         true
+    }
+}
+
+/// The /48 of an IPv6 client. An IPv4 client has an address of its own, as a rule.
+fn site(client: IpAddr) -> Option<u128> {
+    match client {
+        IpAddr::V6(address) => Some(address.to_bits() & (u128::MAX << 80)),
+        IpAddr::V4(_) => None,
     }
 }
