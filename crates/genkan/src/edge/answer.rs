@@ -160,7 +160,7 @@ impl From<Error> for XrpcError {
             }
             Error::SlowHost(_) => of(StatusCode::GATEWAY_TIMEOUT, "UpstreamTimeout"),
             Error::ShareUsed => retry_after(of(StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded"), 1),
-            Error::Crowded | Error::ExternalCrowded | Error::Unavailable => {
+            Error::Crowded | Error::ExternalCrowded | Error::ServiceUnknown | Error::Unavailable => {
                 retry_after(of(StatusCode::SERVICE_UNAVAILABLE, "NotEnoughResources"), 1)
             }
         }

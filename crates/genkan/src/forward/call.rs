@@ -7,6 +7,7 @@ use http::request::Parts;
 use http1::Answerer;
 
 use super::error::Error;
+use super::external::ExternalPdses;
 use super::proxied_service::{self, ATPROTO_PROXY, WebName};
 use super::shares::Holder;
 use crate::base::fetch::Names;
@@ -69,9 +70,21 @@ impl Call<'_> {
         }
     }
 
-    /// Whether `atproto-proxy` reaches the PDS. A value that was not refused because the PDS ignores
-    /// it is dropped: some PDS may be made differently.
-    pub(super) fn passes_service(&self, names: &Names) -> bool {
+    /// Whether `atproto-proxy` reaches a host. A value that was not checked because the host ignores
+    /// it is dropped, unless it would have passed without a lookup: some host may be made differently.
+    pub(super) fn passes_service(&self, external: &ExternalPdses) -> bool {
+        if matches!(self.row.handling, Handling::PassedOn | Handling::Addressed) {
+            return true;
+        }
+        match proxied_service::check(&self.request.headers, external.names()) {
+            Ok(Some(WebName(name))) => external.services().is_known_public(name),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Whether `atproto-proxy` reaches an external PDS, which resolves the name by rules of its own.
+    pub(super) fn passes_service_to_external(&self, names: &Names) -> bool {
         matches!(self.row.handling, Handling::PassedOn | Handling::Addressed)
             || proxied_service::check(&self.request.headers, names).is_ok()
     }

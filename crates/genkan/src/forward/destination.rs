@@ -15,7 +15,7 @@ use super::external::permission;
 use super::headers::has_passed;
 use super::home::{HomeCredential, HomeDestination};
 use super::linked::LinkedDestination;
-use super::proxied_service::{self, WebName};
+use super::proxied_service;
 use super::reads::ReadDestination;
 use super::rooms::{OwnServer, Rooms, TokenError};
 use crate::accounts::Home;
@@ -83,13 +83,12 @@ impl<R: Rooms> Forwarder<R> {
             Route::Caller { shown } => {
                 let service = call.check_service(self.external.names())?;
                 let destination = self.callers_pds(*shown, call).await?;
-                // Only a caller who is known causes a lookup.
-                match service {
-                    Some(WebName(name)) if !self.external.services().is_public(name).await => {
-                        Err(Error::BadService(proxied_service::NOT_PUBLIC))
-                    }
-                    _ => Ok(destination),
+                // Only a caller who is known causes a lookup, and only for a host of the fleet: an
+                // external PDS is not in the operator's network.
+                if let (Some(name), Destination::Home(home)) = (service, &destination) {
+                    self.check_service_name(name, &home.credential, proxied_service::NOT_PUBLIC).await?;
                 }
+                Ok(destination)
             }
             Route::Target { account, shown } => match self.home(account).await? {
                 Some(home) => self.home_destination(&home, HomeCredential::None),

@@ -70,6 +70,9 @@ pub(crate) enum Error {
     /// `atproto-proxy` names no service that a PDS may be sent to.
     #[error("{0}")]
     BadService(&'static str),
+    /// DNS has not said where the name of the service leads.
+    #[error("the name of the service could not be looked up; try again in a moment")]
+    ServiceUnknown,
     /// A query came with a body.
     #[error("A request body was provided when none was expected")]
     UnexpectedBody,

@@ -13,6 +13,7 @@ use super::call::{Call, Client};
 use super::engine::{Answer, Forwarder, Input, again, response};
 use super::error::{Cause, Error};
 use super::error_body::{MAX_PEEK, is_small_json, names_error};
+use super::external::ServiceError;
 use super::headers::{Credentials, ForwardedHead, Signed, guard};
 use super::proxied_service::{self, WebName};
 use super::rooms::FleetHosts;
@@ -81,7 +82,12 @@ impl<R: FleetHosts> Forwarder<R> {
         let (permit, place) = self.pools.host(&destination.host).admit(holder, call.answerer())?;
         let mut input = Input::of(call, body, &self.limits)?;
         if call.row.handling == Handling::Addressed {
-            Box::pin(self.check_addressee(call, &mut input)).await?;
+            if input.has_body() {
+                // The client decides how long its body takes, and could use up each trial of an open
+                // breaker.
+                permit.end_trial();
+            }
+            Box::pin(self.check_addressee(call, &destination.credential, &mut input)).await?;
         }
         // Only a proof can be refused for its nonce, so only a body that goes with a proof is kept.
         if matches!(destination.credential, HomeCredential::Grant(_)) {
@@ -97,7 +103,7 @@ impl<R: FleetHosts> Forwarder<R> {
                 HomeCredential::Grant(_) => Credentials::Genkans(&sign),
             },
             has_body: input.has_body(),
-            passes_service: call.passes_service(self.external.names()),
+            passes_service: call.passes_service(&self.external),
             client: Some(&call.client.address),
             via: &self.via,
             follows_redirects: false,
@@ -132,17 +138,36 @@ impl<R: FleetHosts> Forwarder<R> {
     }
 
     /// Refuses a call whose input names a service that a host may not be sent to.
-    async fn check_addressee(&self, call: &Call<'_>, input: &mut Input) -> Result<(), Error> {
+    async fn check_addressee(
+        &self,
+        call: &Call<'_>,
+        credential: &HomeCredential,
+        input: &mut Input,
+    ) -> Result<(), Error> {
         // Without an input the host has no service to call.
         let Some(body) = input.read_ahead(&self.limits).await? else { return Ok(()) };
         let service = addressee::service(&call.request.headers, &body).map_err(Error::BadService)?;
         let Some(did) = service else { return Ok(()) };
-        let is_public = match proxied_service::check_did(&did, self.external.names()) {
-            Ok(Some(WebName(name))) => self.external.services().is_public(name).await,
-            Ok(None) => true,
-            Err(_) => false,
-        };
-        if is_public { Ok(()) } else { Err(Error::BadService(addressee::NOT_PUBLIC)) }
+        match proxied_service::check_did(&did, self.external.names()) {
+            Ok(Some(name)) => self.check_service_name(name, credential, addressee::NOT_PUBLIC).await,
+            Ok(None) => Ok(()),
+            Err(_) => Err(Error::BadService(addressee::NOT_PUBLIC)),
+        }
+    }
+
+    /// Refuses a call whose service has a name that does not lead to a public address, with this text.
+    pub(super) async fn check_service_name(
+        &self,
+        WebName(name): WebName<'_>,
+        credential: &HomeCredential,
+        not_public: &'static str,
+    ) -> Result<(), Error> {
+        // A host passes on no call without a caller.
+        let Some((account, _)) = credential.caller() else { return Ok(()) };
+        self.external.services().check(name, account).await.map_err(|error| match error {
+            ServiceError::NotPublic => Error::BadService(not_public),
+            ServiceError::Unknown => Error::ServiceUnknown,
+        })
     }
 
     fn sign_for_host(&self, destination: &HomeDestination, call: &Call<'_>) -> Result<Signed, Error> {

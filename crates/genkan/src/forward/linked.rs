@@ -122,7 +122,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         }
         let sign = || Ok(self.sign(&signer, destination, &pds, request));
         let mut head = self.linked_head(request, call.target(), input.has_body(), &sign);
-        head.passes_service = call.passes_service(self.external.names());
+        head.passes_service = call.passes_service_to_external(self.external.names());
         let Input { upload, kept, length, progress, answer_within } = input;
         let mut exchange = Exchange { length, progress, answer_within, ..self.exchange(&head) };
         let answer = self.until_taken(&mut attempts, &mut exchange, upload, kept.as_ref()).await?;

@@ -20,6 +20,8 @@ pub(crate) enum Reply {
     Texts(Vec<Vec<String>>),
     NoSuchName,
     ServerFailure,
+    /// No answer.
+    Silence,
 }
 
 impl Reply {
@@ -48,7 +50,11 @@ impl TestDns {
                 let question = Message::from_vec(&buffer[..length]).unwrap();
                 let count = counter.fetch_add(1, Ordering::SeqCst) + 1;
                 let name = question.queries[0].name().to_string().to_ascii_lowercase();
-                let answer = answer(&question, reply(&name, count));
+                let reply = reply(&name, count);
+                if matches!(reply, Reply::Silence) {
+                    continue;
+                }
+                let answer = answer(&question, reply);
                 socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
             }
         });
@@ -80,7 +86,7 @@ fn answer(question: &Message, reply: Reply) -> Message {
         Reply::Texts(records) if query.query_type() == RecordType::TXT => {
             records.into_iter().map(|parts| RData::TXT(TXT::new(parts))).collect()
         }
-        Reply::Texts(_) => Vec::new(),
+        Reply::Texts(_) | Reply::Silence => Vec::new(),
         Reply::NoSuchName => {
             answer.metadata.response_code = ResponseCode::NXDomain;
             Vec::new()

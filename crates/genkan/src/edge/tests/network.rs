@@ -68,7 +68,7 @@ fn policy() -> ExternalPolicy {
             wait: Duration::from_secs(2),
         },
         at_once: 64,
-        services: ServiceRules { must_exist: true, lookup_limit: PATIENCE },
+        services: ServiceRules { must_exist: false, lookup_limit: PATIENCE },
     }
 }
 

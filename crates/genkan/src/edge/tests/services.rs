@@ -5,9 +5,11 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
-use super::network::{ALICES, ASK, ExternalSetup, Network, summary};
-use super::raw_host::{HostConnection, answers_ok};
+use super::linked::ZOES;
+use super::network::{ALICES, ALONE, ASK, ExternalSetup, Network, retry_after, summary};
+use super::raw_host::{HostConnection, RawHost, answers_ok};
 use crate::base::fetch::test_dns::{Reply, TestDns};
+use crate::base::monotonic_now;
 
 const JSON: &str = "content-type: application/json\r\n";
 const METHODS: [&str; 2] = ["registerPush", "unregisterPush"];
@@ -142,6 +144,13 @@ async fn an_input_that_does_not_come_is_waited_for_no_longer_than_the_limit() {
     assert!(network.one.heard().is_empty());
 }
 
+/// Rules by which a service has a name that this server knows.
+fn asking(dns: &TestDns, listed: &[&RawHost]) -> ExternalSetup {
+    let mut setup = ExternalSetup { dns: dns.address(), ..ExternalSetup::listing(listed) };
+    setup.policy.services.must_exist = true;
+    setup
+}
+
 /// A host's resolver finds what Genkan's finds, and with a search list more than that.
 #[tokio::test]
 async fn a_name_that_leads_to_a_private_address_is_refused() {
@@ -151,8 +160,7 @@ async fn a_name_that_leads_to_a_private_address_is_refused() {
         _ => Reply::NoSuchName,
     })
     .await;
-    let setup = ExternalSetup { dns: dns.address(), ..ExternalSetup::listing(&[]) };
-    let network = Network::with_external(setup, |_| {}).await;
+    let network = Network::with_external(asking(&dns, &[]), |_| {}).await;
     for name in ["127.0.0.1.nip.example.com", "kubernetes.default", "localhost.localdomain"] {
         for line in [ASK, "GET /xrpc/com.atproto.sync.listHosts"] {
             let fields = format!("{ALICES}atproto-proxy: did:web:{name}#x\r\n");
@@ -177,4 +185,84 @@ async fn a_name_that_leads_to_a_private_address_is_refused() {
         assert_eq!(summary(&network.raw(request).await), "200 -");
     }
     assert!(dns.asked() <= before + 2, "once for each family of addresses");
+}
+
+#[tokio::test]
+async fn a_service_that_dns_does_not_name_is_503_and_reaches_no_host() {
+    let dns = TestDns::start(|_, _| Reply::Silence).await;
+    let mut setup = asking(&dns, &[]);
+    setup.policy.services.lookup_limit = Duration::from_millis(50);
+    let network = Network::with_external(setup, |_| {}).await;
+    let fields = format!("{ALICES}atproto-proxy: did:web:view.example.com#x\r\n");
+    let answer = network.ask(ASK, &fields).await;
+    assert_eq!(summary(&answer), "503 NotEnoughResources");
+    assert_eq!(retry_after(&answer), 1);
+    let request = post("registerPush", &format!("{ALICES}{JSON}"), &input("did:web:view.example.com"));
+    assert_eq!(summary(&network.raw(request).await), "503 NotEnoughResources");
+    assert!(network.one.heard().is_empty(), "no host was asked");
+    assert_eq!(summary(&network.ask(ASK, ALICES).await), "200 -", "a call without a service");
+}
+
+/// A host ignores the header for these methods, so a call is neither held up nor refused.
+#[tokio::test]
+async fn a_name_that_was_not_looked_up_is_dropped_where_a_host_ignores_it() {
+    let dns = TestDns::start(|_, _| Reply::addresses(&["1.1.1.1"])).await;
+    let network = Network::with_external(asking(&dns, &[]), |_| {}).await;
+    let fields = format!("{ALICES}atproto-proxy: did:web:view.example.com#x\r\n");
+    let mut reached = Vec::new();
+    for line in [ALONE, ASK, ALONE] {
+        assert_eq!(summary(&network.ask(line, &fields).await), "200 -");
+        reached.push(network.one.heard().pop().unwrap().contains("view.example.com"));
+    }
+    assert_eq!(reached, [false, true, true]);
+    assert!(dns.asked() <= 2, "for one of the calls");
+}
+
+#[tokio::test]
+async fn a_call_of_a_linked_account_waits_for_no_lookup_of_its_service() {
+    let there = RawHost::start(answers_ok).await;
+    let dns = TestDns::start(|_, _| Reply::Silence).await;
+    let network = Network::with_external(asking(&dns, &[&there]), |_| {}).await;
+    network.external().link = Some((there.origin.parse().unwrap(), 1));
+    let fields = format!("{ZOES}atproto-proxy: did:web:view.example.com#x\r\n");
+    assert_eq!(summary(&network.ask("GET /xrpc/com.atproto.sync.listHosts", &fields).await), "200 -");
+    assert!(there.heard().pop().unwrap().contains("view.example.com"));
+    assert_eq!(dns.asked(), 0);
+}
+
+/// A client could otherwise use up every trial of a host by inputs that it does not send.
+#[tokio::test]
+async fn an_input_that_does_not_come_keeps_no_breaker_open() {
+    let by_line = |mut connection: HostConnection| async move {
+        while let Some(request) = connection.request().await {
+            if request.contains("listRepos") {
+                return;
+            }
+            connection.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    };
+    let quick = |settings: &mut crate::edge::Settings| {
+        settings.breaker.failures = 1;
+        settings.breaker.pause = Duration::from_secs(2);
+    };
+    let network = Network::with(quick, by_line, answers_ok).await;
+    let fails = async || network.ask(ALONE, ALICES).await;
+    assert!(!fails().await.contains("failed repeatedly"));
+    let opened_at = monotonic_now();
+    // The turn of these calls comes at the same time, and leaves the turn of others to them.
+    while fails().await.contains("failed repeatedly") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(opened_at.elapsed() >= Duration::from_secs(1), "the breaker was open");
+    let request = format!(
+        "POST /xrpc/app.bsky.notification.registerPush HTTP/1.1\r\nhost: genkan.example\r\n\
+         {ALICES}{JSON}expect: 100-continue\r\ncontent-length: 100\r\n\r\n"
+    );
+    let mut client = network.connect().await;
+    client.send(request).await;
+    let mut wanted = [0; 12];
+    client.stream.read_exact(&mut wanted).await.unwrap();
+    assert_eq!(&wanted, b"HTTP/1.1 100", "the input is waited for");
+    let answer = network.ask(ASK, ALICES).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

@@ -33,5 +33,6 @@ pub(crate) use policy::{ExternalPdses, ExternalPolicy};
 #[cfg(test)]
 pub(crate) use rules::CallBudgetRules;
 pub(super) use rules::{CallKind, CallOwner};
+pub(super) use services::ServiceError;
 #[cfg(test)]
 pub(crate) use services::ServiceRules;

@@ -2,13 +2,19 @@
 //!
 //! A text does not tell that a public name leads to a private address, or that only the search list
 //! of a host's resolver makes it a name.
+//!
+//! DNS has to answer once for each name. From then on the last answer is used while another lookup
+//! runs behind it, so trouble with DNS stops no call to a service in use. A name of which DNS says
+//! nothing is not passed on: its owner may run a name server that is silent for Genkan only.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use genkan_protocol::syntax::Did;
 use http::Uri;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::base::fetch::{NameError, Names};
@@ -30,16 +36,15 @@ struct Inner {
     control: Handle,
     /// By the identifier of the `did:web`, as received.
     known: ByteCache<Box<str>, Known>,
-    single_flight: SingleFlight<bool>,
-    /// Limits concurrent lookups: users choose the names, and can let each lookup hang.
-    places: Semaphore,
+    single_flight: SingleFlight<LookUp>,
+    places: Places,
     rules: ServiceRules,
 }
 
 /// Which services hosts are sent to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServiceRules {
-    /// Whether a service must have a name that exists.
+    /// Whether a service must have a name that exists in DNS.
     pub(crate) must_exist: bool,
     /// The longest wait of a call for the lookup of its service.
     pub(crate) lookup_limit: Duration,
@@ -52,16 +57,38 @@ impl ServiceRules {
     }
 }
 
+/// Why a host may not be sent to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::forward) enum ServiceError {
+    /// Its name does not exist, or leads to an address that is not public.
+    NotPublic,
+    /// DNS has not said where the name leads.
+    Unknown,
+}
+
+/// What DNS said about a name.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    is_public: bool,
-    until: Instant,
+    /// `None` while it has said nothing.
+    is_public: Option<bool>,
+    /// When the name is looked up again.
+    due: Instant,
+    /// Until when this outcome is used if no other one replaces it.
+    ends: Instant,
 }
 
 impl Weigh for Known {
     fn heap_bytes(&self) -> usize {
         0
     }
+}
+
+/// How a lookup ended.
+#[derive(Clone, Copy, Debug)]
+enum LookUp {
+    Done(Option<bool>),
+    /// It did not begin: too many are under way, of its account or in all.
+    Busy,
 }
 
 impl Services {
@@ -72,71 +99,173 @@ impl Services {
             control: Handle::current(),
             known: byte_cache(KNOWN_BYTES, KNOWN_TYPICAL),
             single_flight: SingleFlight::default(),
-            places: Semaphore::new(AT_ONCE),
+            places: Places::default(),
             rules,
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Whether a host may be sent to a `did:web` whose text has passed. `identifier` is the DID
-    /// without its method.
+    /// Checks that a host may be sent to a `did:web` whose text has passed, by a call of this account.
+    /// `identifier` is the DID without its method.
     ///
-    /// A name of which DNS says nothing within the limit passes: a host would most likely not find it
-    /// either, and trouble with DNS must not stop all calls.
-    pub(in crate::forward) async fn is_public(&self, identifier: &str) -> bool {
-        match self.recall(identifier, monotonic_now()) {
-            Some(is_public) => is_public,
+    /// Only the first call for a name waits for DNS.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError::NotPublic`] is final, and [`ServiceError::Unknown`] may pass.
+    pub(in crate::forward) async fn check(
+        &self,
+        identifier: &str,
+        account: &Did,
+    ) -> Result<(), ServiceError> {
+        let now = monotonic_now();
+        let is_public = match self.recall(identifier, now) {
+            Some(known) => {
+                if known.due <= now {
+                    self.refresh(identifier, account, known, now);
+                }
+                known.is_public
+            }
             // Boxed: nearly all names are in memory.
-            None => Box::pin(self.find(identifier)).await,
-        }
-    }
-
-    fn recall(&self, identifier: &str, now: Instant) -> Option<bool> {
-        let known = self.inner.known.get(identifier)?;
-        (now < known.until).then_some(known.is_public)
-    }
-
-    async fn find(&self, identifier: &str) -> bool {
-        let (this, name) = (self.clone(), identifier.to_owned());
-        let finding = self.inner.control.spawn(async move {
-            let (of, wanted) = (this.clone(), name.clone());
-            this.inner.single_flight.join(&name, async move { of.look_up(&wanted).await }).await
-        });
-        if let Ok(Ok(Some(is_public))) = tokio::time::timeout(self.inner.rules.lookup_limit, finding).await {
-            return is_public;
-        }
-        // The lookup goes on, and its outcome replaces this one. Until then the next call does not
-        // wait as long as this one did.
-        let known = self.recall(identifier, monotonic_now());
-        known.unwrap_or_else(|| self.remember(identifier, true, SILENT_FOR))
-    }
-
-    async fn look_up(&self, identifier: &str) -> bool {
-        let inner = &self.inner;
-        let Ok(_place) = inner.places.try_acquire() else { return true };
-        let url = origin_of_web(identifier).and_then(|origin| origin.parse::<Uri>().ok());
-        let Some(Ok(target)) = url.map(|url| inner.names.check(&url)) else { return false };
-        let (is_public, time) = match inner.names.addresses(&target).await {
-            Ok(_) => (true, KNOWN_FOR),
-            Err(NameError::Refused(_)) => (false, KNOWN_FOR),
-            Err(NameError::NoSuchName) => (!inner.rules.must_exist, KNOWN_FOR),
-            Err(NameError::Failed(_)) => (true, SILENT_FOR),
+            None => Box::pin(self.find(identifier, account)).await,
         };
-        self.remember(identifier, is_public, time)
+        match is_public {
+            Some(true) => Ok(()),
+            Some(false) => Err(ServiceError::NotPublic),
+            None => Err(ServiceError::Unknown),
+        }
     }
 
-    fn remember(&self, identifier: &str, is_public: bool, time: Duration) -> bool {
-        self.inner.known.insert(identifier.into(), Known { is_public, until: monotonic_now() + time });
-        is_public
+    /// Whether a name is known to be public. Causes no lookup.
+    pub(in crate::forward) fn is_known_public(&self, identifier: &str) -> bool {
+        self.recall(identifier, monotonic_now()).is_some_and(|known| known.is_public == Some(true))
+    }
+
+    fn recall(&self, identifier: &str, now: Instant) -> Option<Known> {
+        self.inner.known.get(identifier).filter(|known| now < known.ends)
+    }
+
+    /// Looks a name up again behind the answer from memory.
+    fn refresh(&self, identifier: &str, account: &Did, known: Known, now: Instant) {
+        // Moved first, so that the calls of the next seconds do not begin one each.
+        let later = Known { due: now + SILENT_FOR, ..known };
+        self.inner.known.insert(identifier.into(), later);
+        drop(self.begin(identifier, account));
+    }
+
+    /// Waits for the first lookup of a name.
+    async fn find(&self, identifier: &str, account: &Did) -> Option<bool> {
+        let until = monotonic_now() + self.inner.rules.lookup_limit;
+        // Twice: the first may have joined a lookup that did not begin because of another account.
+        for _ in 0..2 {
+            match tokio::time::timeout_at(until, self.begin(identifier, account)).await {
+                Ok(Ok(Some(LookUp::Done(is_public)))) => return is_public,
+                Ok(Ok(Some(LookUp::Busy))) => {}
+                // The lookup goes on, and its outcome replaces this one. Until then the next call
+                // does not wait as long as this one did.
+                _ => return self.remember(identifier, None),
+            }
+        }
+        None
+    }
+
+    /// Begins a lookup, or joins the one that is under way.
+    fn begin(&self, identifier: &str, account: &Did) -> JoinHandle<Option<LookUp>> {
+        let (this, name, account) = (self.clone(), identifier.to_owned(), account.clone());
+        self.inner.control.spawn(async move {
+            let (of, wanted) = (this.clone(), name.clone());
+            let look_up = async move {
+                let Some(_place) = Place::take(&of.inner, &account) else { return LookUp::Busy };
+                let found = of.look_up(&wanted).await;
+                LookUp::Done(of.remember(&wanted, found))
+            };
+            this.inner.single_flight.join(&name, look_up).await
+        })
+    }
+
+    async fn look_up(&self, identifier: &str) -> Option<bool> {
+        let inner = &self.inner;
+        let url = origin_of_web(identifier).and_then(|origin| origin.parse::<Uri>().ok());
+        let Some(Ok(target)) = url.map(|url| inner.names.check(&url)) else { return Some(false) };
+        match inner.names.addresses(&target).await {
+            Ok(_) => Some(true),
+            Err(NameError::Refused(_)) => Some(false),
+            Err(NameError::NoSuchName) => Some(!inner.rules.must_exist),
+            Err(NameError::Failed(_)) => None,
+        }
+    }
+
+    /// Remembers the outcome of a lookup. Returns what is known from now on, which is the last answer
+    /// while DNS is silent.
+    fn remember(&self, identifier: &str, found: Option<bool>) -> Option<bool> {
+        let now = monotonic_now();
+        let due = now + SILENT_FOR;
+        let known = match (found, self.recall(identifier, now)) {
+            (Some(_), _) => {
+                Known { is_public: found, due: now + KNOWN_FOR, ends: now + KNOWN_FOR + STALE_FOR }
+            }
+            (None, Some(before)) if before.is_public.is_some() => Known { due, ..before },
+            (None, _) => {
+                let is_public = (!self.inner.rules.must_exist).then_some(true);
+                Known { is_public, due, ends: due }
+            }
+        };
+        self.inner.known.insert(identifier.into(), known);
+        known.is_public
     }
 }
 
-/// The time for which the outcome of a lookup is used.
+/// The lookups under way: in all, and by account.
+///
+/// Users choose the names, and can let each lookup hang.
+#[derive(Debug, Default)]
+struct Places(Mutex<HashMap<Did, usize>>);
+
+/// The place of one lookup, which is free again when this is dropped.
+struct Place {
+    of: Arc<Inner>,
+    account: Did,
+}
+
+impl Place {
+    /// Takes a place for a lookup that a call of this account causes. `None` if too many are under
+    /// way.
+    fn take(of: &Arc<Inner>, account: &Did) -> Option<Self> {
+        let mut taken = of.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Counted each time: lookups are rare, and few are under way.
+        let in_all: usize = taken.values().sum();
+        let own = taken.get(account).copied().unwrap_or_default();
+        if in_all >= AT_ONCE || own >= AT_ONCE_OF_ONE {
+            return None;
+        }
+        taken.insert(account.clone(), own + 1);
+        drop(taken);
+        Some(Self { of: Arc::clone(of), account: account.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.of.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = taken.get_mut(&self.account) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.account);
+            }
+        }
+    }
+}
+
+/// The time after which a name is looked up again.
 const KNOWN_FOR: Duration = Duration::from_mins(1);
-/// The time for which a name passes of which DNS said nothing.
-const SILENT_FOR: Duration = Duration::from_secs(10);
-/// The most lookups at once. Names beyond pass without one.
+/// How much longer the last answer is used while DNS is silent.
+const STALE_FOR: Duration = Duration::from_hours(1);
+/// The time until the next lookup of a name of which DNS said nothing.
+const SILENT_FOR: Duration = Duration::from_secs(5);
+/// The most lookups at once.
 const AT_ONCE: usize = 256;
+/// The most lookups at once that the calls of one account cause.
+const AT_ONCE_OF_ONE: usize = 8;
 /// Some 10 000 names.
 const KNOWN_BYTES: usize = 2 << 20;
 const KNOWN_TYPICAL: usize = 200;
@@ -149,10 +278,20 @@ mod tests {
     use crate::base::fetch::Dns;
     use crate::base::fetch::test_dns::{Reply, TestDns};
 
-    fn services(dns: std::net::SocketAddr, must_exist: bool, listed: &[&str]) -> Services {
+    /// Longer than any lookup, and than a busy machine needs.
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    fn services(dns: &TestDns, rules: ServiceRules, listed: &[&str]) -> Services {
         let listed = listed.iter().map(|origin| origin.parse().unwrap()).collect();
-        let rules = ServiceRules { must_exist, lookup_limit: Duration::from_secs(30) };
-        Services::new(Names::new(Dns::new(&[dns]).unwrap(), listed), rules)
+        Services::new(Names::new(Dns::new(&[dns.address()]).unwrap(), listed), rules)
+    }
+
+    fn rules() -> ServiceRules {
+        ServiceRules { must_exist: true, lookup_limit: PATIENCE }
+    }
+
+    fn account(letter: char) -> Did {
+        format!("did:plc:{}", letter.to_string().repeat(24)).parse().unwrap()
     }
 
     async fn dns() -> TestDns {
@@ -161,6 +300,7 @@ mod tests {
             "loopback.example.com." => Reply::addresses(&["127.0.0.1"]),
             "both.example.com." => Reply::addresses(&["1.1.1.1", "10.0.0.7"]),
             "broken.example.com." => Reply::ServerFailure,
+            silent if silent.contains("silent") => Reply::Silence,
             _ => Reply::NoSuchName,
         })
         .await
@@ -169,68 +309,147 @@ mod tests {
     #[tokio::test]
     async fn a_service_has_a_name_that_leads_to_public_addresses_only() {
         let dns = dns().await;
-        let services = services(dns.address(), true, &["https://loopback.example.com"]);
-        for (identifier, is_public) in [
-            ("view.example.com", true),
-            ("view.example.com%3A443", true),
-            ("both.example.com", false),
+        let services = services(&dns, rules(), &["https://loopback.example.com"]);
+        let private = Err(ServiceError::NotPublic);
+        for (identifier, outcome) in [
+            ("view.example.com", Ok(())),
+            ("view.example.com%3A443", Ok(())),
+            ("both.example.com", private),
             // As a search list could make of it: a service in the host's own network.
-            ("kubernetes.default", false),
-            ("none.example.com", false),
-            // Trouble with DNS stops no call.
-            ("broken.example.com", true),
+            ("kubernetes.default", private),
+            ("none.example.com", private),
+            ("broken.example.com", Err(ServiceError::Unknown)),
             // The operator listed it.
-            ("loopback.example.com", true),
+            ("loopback.example.com", Ok(())),
         ] {
-            assert_eq!(services.is_public(identifier).await, is_public, "{identifier}");
+            assert_eq!(services.check(identifier, &account('a')).await, outcome, "{identifier}");
+            assert_eq!(services.is_known_public(identifier), outcome.is_ok(), "{identifier}");
         }
-        let services = self::services(dns.address(), false, &[]);
-        assert!(!services.is_public("loopback.example.com").await);
-        assert!(services.is_public("none.example.com").await, "a development network may have no DNS");
+        assert!(!services.is_known_public("other.example.com"));
+        let services = self::services(&dns, ServiceRules { must_exist: false, ..rules() }, &[]);
+        assert_eq!(services.check("loopback.example.com", &account('a')).await, private);
+        for name in ["none.example.com", "broken.example.com"] {
+            let outcome = services.check(name, &account('a')).await;
+            assert_eq!(outcome, Ok(()), "{name}: a development network may have no DNS");
+        }
     }
 
     #[tokio::test]
     async fn a_name_is_looked_up_once_a_minute() {
         let dns = dns().await;
-        let services = services(dns.address(), true, &[]);
-        let all = join_all((0..50).map(|_| services.is_public("both.example.com"))).await;
-        assert!(all.iter().all(|is_public| !is_public));
-        assert!(!services.is_public("both.example.com").await);
+        let services = services(&dns, rules(), &[]);
+        let alice = account('a');
+        let all = join_all((0..50).map(|_| services.check("both.example.com", &alice))).await;
+        assert!(all.iter().all(|outcome| *outcome == Err(ServiceError::NotPublic)));
+        assert!(services.check("both.example.com", &alice).await.is_err());
         let asked = dns.asked();
         assert!(asked <= 2, "once for each family of addresses: {asked}");
+        let known = services.recall("both.example.com", monotonic_now()).unwrap();
         let in_a_minute = monotonic_now() + KNOWN_FOR;
-        assert_eq!(services.recall("both.example.com", in_a_minute), None, "then it is looked up again");
+        assert!(known.due <= in_a_minute && in_a_minute < known.ends, "then it is looked up again");
     }
 
-    /// A name server that takes questions and never answers.
-    async fn silent(lookup_limit: Duration) -> (tokio::net::UdpSocket, Services) {
-        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let names = Names::new(Dns::new(&[socket.local_addr().unwrap()]).unwrap(), Vec::new());
-        (socket, Services::new(names, ServiceRules { must_exist: true, lookup_limit }))
+    /// Remembers an outcome that is due for another lookup.
+    fn knows(services: &Services, identifier: &str, is_public: bool) {
+        let now = monotonic_now();
+        let known = Known { is_public: Some(is_public), due: now, ends: now + STALE_FOR };
+        services.inner.known.insert(identifier.into(), known);
+    }
+
+    async fn all_looked_up(services: &Services) {
+        while services.inner.single_flight.len() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     #[tokio::test]
-    async fn a_silent_name_server_delays_one_call_of_a_name() {
+    async fn a_silent_name_server_changes_nothing_that_is_known() {
+        let dns = dns().await;
+        let services = services(&dns, rules(), &[]);
+        let alice = account('a');
+        for (identifier, is_public) in
+            [("silent.example.com", true), ("silent.example.org", false), ("broken.example.com", true)]
+        {
+            knows(&services, identifier, is_public);
+            let before = services.recall(identifier, monotonic_now()).unwrap();
+            let began = monotonic_now();
+            assert_eq!(services.check(identifier, &alice).await.is_ok(), is_public, "{identifier}");
+            assert!(began.elapsed() < Duration::from_secs(1), "{identifier}: it waits for no lookup");
+            assert_eq!(services.inner.single_flight.len(), 0, "the lookup begins on its own");
+            tokio::task::yield_now().await;
+            all_looked_up(&services).await;
+            let after = services.recall(identifier, monotonic_now()).unwrap();
+            assert_eq!(after.is_public, Some(is_public), "{identifier}");
+            assert_eq!(after.ends, before.ends, "{identifier}: for an hour from the last answer");
+            assert!(after.due > before.due, "{identifier}: not at each call");
+        }
+        let later = monotonic_now() + STALE_FOR;
+        assert!(services.recall("silent.example.com", later).is_none(), "then it is not known");
+    }
+
+    #[tokio::test]
+    async fn an_answer_replaces_what_is_known() {
+        let dns = dns().await;
+        let services = services(&dns, rules(), &[]);
+        let alice = account('a');
+        knows(&services, "both.example.com", true);
+        knows(&services, "view.example.com", false);
+        for round in 0.. {
+            let outcomes = (
+                services.check("both.example.com", &alice).await,
+                services.check("view.example.com", &alice).await,
+            );
+            if outcomes == (Err(ServiceError::NotPublic), Ok(())) {
+                assert!(round > 0, "the first call has the last answer");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_never_known_does_not_pass_while_dns_is_silent() {
+        let dns = dns().await;
         let limit = Duration::from_millis(50);
-        let (_socket, services) = silent(limit).await;
+        let services = services(&dns, ServiceRules { lookup_limit: limit, ..rules() }, &[]);
         let began = monotonic_now();
-        assert!(services.is_public("view.example.com").await);
+        assert_eq!(services.check("silent.example.com", &account('a')).await, Err(ServiceError::Unknown));
         assert!(began.elapsed() >= limit);
-        assert_eq!(
-            services.recall("view.example.com", monotonic_now()),
-            Some(true),
-            "the next call does not wait"
-        );
+        let known = services.recall("silent.example.com", monotonic_now()).unwrap();
+        assert_eq!(known.is_public, None, "the next call does not wait");
+        assert!(!services.is_known_public("silent.example.com"));
+    }
+
+    #[tokio::test]
+    async fn one_account_leaves_lookups_to_others() {
+        let dns = dns().await;
+        let services = services(&dns, rules(), &[]);
+        let (alice, bob) = (account('a'), account('b'));
+        let hanging: Vec<_> = (0..AT_ONCE_OF_ONE)
+            .map(|number| services.begin(&format!("silent{number}.example.com"), &alice))
+            .collect();
+        while services.inner.single_flight.len() < AT_ONCE_OF_ONE {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(services.check("view.example.com", &alice).await, Err(ServiceError::Unknown));
+        assert!(services.recall("view.example.com", monotonic_now()).is_none(), "it was not looked up");
+        assert_eq!(services.check("view.example.com", &bob).await, Ok(()));
+        assert_eq!(services.check("view.example.com", &alice).await, Ok(()), "it is known now");
+        join_all(hanging).await;
+        all_looked_up(&services).await;
+        assert!(services.inner.places.0.lock().unwrap().is_empty(), "nothing is kept of them");
     }
 
     #[tokio::test]
     async fn lookups_at_once_are_bounded() {
-        let (_socket, services) = silent(Duration::from_secs(30)).await;
-        let all = services.inner.places.acquire_many(AT_ONCE.try_into().unwrap()).await.unwrap();
-        assert!(services.is_public("view.example.com").await);
-        assert_eq!(services.recall("view.example.com", monotonic_now()), None, "it was not looked up");
-        drop(all);
-        assert!(services.is_public("view.example.com").await);
-        assert_eq!(services.recall("view.example.com", monotonic_now()), Some(true));
+        let dns = dns().await;
+        let services = services(&dns, rules(), &[]);
+        let number = |number: usize| format!("did:web:n{number}.example.com").parse::<Did>().unwrap();
+        let places: Vec<_> =
+            (0..AT_ONCE).map_while(|index| Place::take(&services.inner, &number(index / 4))).collect();
+        assert_eq!(places.len(), AT_ONCE);
+        assert_eq!(services.check("view.example.com", &account('a')).await, Err(ServiceError::Unknown));
+        drop(places);
+        assert_eq!(services.check("view.example.com", &account('a')).await, Ok(()));
     }
 }
