@@ -1,0 +1,6 @@
+//! Browser sign-ins on both databases.
+
+mod cookies;
+mod harness;
+mod lost_answers;
+mod sign_ins;
