@@ -13,6 +13,7 @@ use genkan_protocol::syntax::Did;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::sql::addresses;
 use super::{DeviceId, Visit, sql};
 use crate::accounts::{Account, Rank, Requester};
 use crate::base::{Clock, Timestamp};
@@ -79,7 +80,7 @@ impl Attempts {
         let did = attempt.account.map(|account| account.did.clone());
         let name = name_of(did.as_ref().map(Did::as_str), attempt.identifier);
         let known_at = match &did {
-            Some(did) => sql::address_seen_at(&self.db, did, &self.hash(network)).await?,
+            Some(did) => addresses::seen_at(&self.db, did, &self.hash(network)).await?,
             None => None,
         };
         let browser = match (attempt.browser, &did) {
@@ -170,25 +171,25 @@ impl Attempts {
 
     async fn store(&self, did: &Did, hash: &str, now: Timestamp) -> db::Result<()> {
         let mut tx = self.db.begin().await?;
-        sql::put_address(&mut tx, did, hash, now).await?;
-        sql::trim_addresses(&mut tx, did, MOST_ADDRESSES).await?;
+        addresses::put(&mut tx, did, hash, now).await?;
+        addresses::trim(&mut tx, did, MOST_ADDRESSES).await?;
         tx.commit().await
     }
 
     /// Records the address from which an account is created, as part of `tx`.
     pub(crate) async fn note_sign_up(&self, tx: &mut Tx, did: &Did, client: IpAddr) -> db::Result<()> {
-        sql::put_address(tx, did, &self.hash(ClientNetwork::of(client)), self.clock.now()).await
+        addresses::put(tx, did, &self.hash(ClientNetwork::of(client)), self.clock.now()).await
     }
 
     /// Whether the account was created or signed in to from this address in the last 30 days.
     pub(crate) async fn knows_address(&self, did: &Did, client: IpAddr) -> db::Result<bool> {
-        let seen = sql::address_seen_at(&self.db, did, &self.hash(ClientNetwork::of(client))).await?;
+        let seen = addresses::seen_at(&self.db, did, &self.hash(ClientNetwork::of(client))).await?;
         Ok(seen.is_some_and(|at| self.clock.now().since(at) <= KNOWN_FOR))
     }
 
     /// Removes the addresses of an account that is deleted, as part of `tx`.
     pub(crate) async fn forget(&self, tx: &mut Tx, did: &Did) -> db::Result<()> {
-        sql::forget_addresses(tx, did).await
+        addresses::forget(tx, did).await
     }
 
     /// Whether the account is signed in in this browser, or was signed in to in the last 30 days.
@@ -196,7 +197,7 @@ impl Attempts {
         if sql::is_on(self.db.reader(), device, did).await? {
             return Ok(true);
         }
-        let seen = sql::address_seen_at(&self.db, did, &self.hash_of_device(device)).await?;
+        let seen = addresses::seen_at(&self.db, did, &self.hash_of_device(device)).await?;
         Ok(seen.is_some_and(|at| self.clock.now().since(at) <= KNOWN_FOR))
     }
 
@@ -218,7 +219,7 @@ impl Attempts {
 
 /// Removes a batch of addresses that were last seen too long ago.
 pub(crate) async fn sweep_addresses(db: &Db, now: Timestamp) -> db::Result<Batch> {
-    sql::sweep_addresses(db, now.minus(KNOWN_FOR)).await
+    addresses::sweep(db, now.minus(KNOWN_FOR)).await
 }
 
 /// How long an address or a browser is known after its last sign-in.

@@ -1,4 +1,6 @@
-//! Tables `devices`, `device_accounts` and `known_addresses`.
+//! Tables `devices` and `device_accounts`.
+
+pub(super) mod addresses;
 
 use std::time::Duration;
 
@@ -402,54 +404,6 @@ async fn remove_if_old(tx: &mut Tx, id: &str, times: DeviceTimes) -> Result<u64>
         sqlx::query("DELETE FROM device_accounts WHERE device = $1").bind(id).execute(&mut **tx).await?;
     }
     Ok(done.rows_affected())
-}
-
-/// Returns when an account was last signed in to from an address.
-pub(super) async fn address_seen_at(db: &Db, did: &Did, address: &str) -> Result<Option<Timestamp>> {
-    let row = sqlx::query("SELECT seen_at FROM known_addresses WHERE did = $1 AND address = $2")
-        .bind(did.as_str())
-        .bind(address)
-        .fetch_optional(db.reader())
-        .await?;
-    row.map(|row| Ok(Timestamp::from_millis(row.try_get("seen_at")?))).transpose()
-}
-
-pub(super) async fn put_address(tx: &mut Tx, did: &Did, address: &str, now: Timestamp) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO known_addresses (did, address, seen_at) VALUES ($1, $2, $3)
-         ON CONFLICT (did, address) DO UPDATE SET seen_at = $3",
-    )
-    .bind(did.as_str())
-    .bind(address)
-    .bind(now.as_millis())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// Removes all addresses of an account but the latest.
-pub(super) async fn trim_addresses(tx: &mut Tx, did: &Did, most: i64) -> Result<()> {
-    sqlx::query(
-        "DELETE FROM known_addresses WHERE did = $1 AND address NOT IN (
-            SELECT address FROM known_addresses WHERE did = $1 ORDER BY seen_at DESC, address LIMIT $2
-         )",
-    )
-    .bind(did.as_str())
-    .bind(most)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn forget_addresses(tx: &mut Tx, did: &Did) -> Result<()> {
-    sqlx::query("DELETE FROM known_addresses WHERE did = $1").bind(did.as_str()).execute(&mut **tx).await?;
-    Ok(())
-}
-
-pub(super) async fn sweep_addresses(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM known_addresses WHERE (did, address) IN (
-        SELECT did, address FROM known_addresses WHERE seen_at < $1 ORDER BY seen_at LIMIT 200)";
-    sweep_batch(db, text, before).await
 }
 
 /// Returns the bytes of a device's row: its texts, and hashes and times.
