@@ -37,6 +37,11 @@ impl WaitingClient {
         self.state.is_some() && self.change_to(GONE)
     }
 
+    /// Whether the client has left, and so gets nothing of what the work does from now on.
+    pub(crate) fn has_left(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.load(Ordering::Acquire) == GONE)
+    }
+
     fn change_to(&self, to: u8) -> bool {
         // One step, because the client may be about to leave while the work is about to commit.
         self.state.as_ref().is_none_or(|state| {
@@ -59,11 +64,12 @@ mod tests {
         let client = WaitingClient::new();
         let work = client.clone();
         assert!(work.detain() && work.detain());
-        assert!(!client.leave());
+        assert!(!client.leave() && !work.has_left());
         let client = WaitingClient::new();
         let work = client.clone();
+        assert!(!work.has_left());
         assert!(client.leave() && client.leave());
-        assert!(!work.detain());
+        assert!(!work.detain() && work.has_left());
         assert!(WaitingClient::patient().detain() && !WaitingClient::patient().leave());
     }
 }

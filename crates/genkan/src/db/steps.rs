@@ -275,6 +275,17 @@ pub(super) const STEPS: &[Step] = &[
     ),
     Step::new(281, "slow answers", include_str!("../../../../migrations/0281_slow_answers.sql")),
     Step::new(282, "earlier sign-ins", include_str!("../../../../migrations/0282_earlier_sign_ins.sql")),
+    Step::new(320, "devices rotations", include_str!("../../../../migrations/0320_devices_rotations.sql")),
+    Step::new(
+        321,
+        "sign-ins by rotation",
+        include_str!("../../../../migrations/0321_sign_ins_by_rotation.sql"),
+    ),
+    Step::new(
+        322,
+        "earlier sign-ins by rotation",
+        include_str!("../../../../migrations/0322_earlier_sign_ins_by_rotation.sql"),
+    ),
 ];
 
 #[cfg(test)]

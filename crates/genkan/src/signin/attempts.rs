@@ -85,7 +85,7 @@ impl Attempts {
         };
         let browser = match (attempt.browser, &did) {
             // An attacker has no such browser, and so cannot use up its count.
-            (Some(visit), Some(did)) if visit.stale_since.is_none() => {
+            (Some(visit), Some(did)) if !visit.is_older => {
                 let is_known = self.knows_device(did, &visit.device).await?;
                 is_known.then(|| format!("{} {did}", visit.device.as_str()))
             }

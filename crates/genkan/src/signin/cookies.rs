@@ -1,10 +1,12 @@
 //! The pair of cookies by which Genkan recognises a browser.
 
+use std::time::Duration;
+
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::base::{Secret, random};
+use crate::base::{Secret, Timestamp, random};
 
 /// `dev-…`, which stays, and `ses-…`, which rotates: 128 random bits each.
 #[derive(Clone, Debug)]
@@ -26,17 +28,24 @@ impl Cookies {
         Self { device: Secret::new(made(DEVICE)), session: Secret::new(made(SESSION)) }
     }
 
-    /// Returns cookies for a browser that has no row. Genkan recognises them by this key alone.
-    pub(super) fn fresh_without_row(key: &[u8; 32]) -> Self {
-        let device = made(DEVICE);
+    /// Returns cookies for a browser that has no row. Genkan recognises them by this key alone, as long
+    /// as it would keep the row of a browser without a sign-in.
+    pub(super) fn fresh_without_row(key: &[u8; 32], now: Timestamp) -> Self {
+        // The time of its making, and 96 random bits.
+        let seconds = u32::try_from(now.as_seconds()).unwrap_or(u32::MAX);
+        let device = format!("{DEVICE}{seconds:08x}{}", HEXLOWER.encode(&random::bytes::<12>()));
         let session = Secret::new(session_without_row(key, &device));
         Self { device: Secret::new(device), session }
     }
 
     /// Whether Genkan gave these cookies to a browser that has no row.
-    pub(super) fn need_no_row(&self, key: &[u8; 32]) -> bool {
-        let given = session_without_row(key, self.device.expose());
-        given.as_bytes().ct_eq(self.session.expose().as_bytes()).into()
+    pub(super) fn need_no_row(&self, key: &[u8; 32], now: Timestamp) -> bool {
+        let device = self.device.expose();
+        let given = session_without_row(key, device);
+        let seconds = device.get(DEVICE.len()..DEVICE.len() + 8);
+        let made_at = seconds.and_then(|seconds| u32::from_str_radix(seconds, 16).ok());
+        bool::from(given.as_bytes().ct_eq(self.session.expose().as_bytes()))
+            && made_at.is_some_and(|at| now.is_within(KEEP_UNUSED, Timestamp::from_seconds(i64::from(at))))
     }
 
     pub(super) fn with_new_session(&self) -> Self {
@@ -83,6 +92,9 @@ fn hash(text: &str) -> String {
     HEXLOWER.encode(&Sha256::digest(text))
 }
 
+/// How long a browser without a sign-in is remembered, unless it had one in the last
+/// [`KNOWN_FOR`](super::attempts::KNOWN_FOR).
+pub(super) const KEEP_UNUSED: Duration = Duration::from_hours(24);
 const DEVICE: &str = "dev-";
 const SESSION: &str = "ses-";
 
@@ -91,14 +103,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cookies_without_a_row_are_known_by_the_key() {
-        let cookies = Cookies::fresh_without_row(&[1; 32]);
+    fn cookies_without_a_row_are_known_by_the_key_for_a_day() {
+        let now = Timestamp::from_seconds(1_700_000_000);
+        let cookies = Cookies::fresh_without_row(&[1; 32], now);
         assert!(Cookies::shown(cookies.device.expose(), cookies.session.expose()).is_some());
-        assert!(cookies.need_no_row(&[1; 32]) && !cookies.need_no_row(&[2; 32]));
+        let is_known = |cookies: &Cookies, key, after: u64| {
+            cookies.need_no_row(&[key; 32], now.plus(Duration::from_secs(after)))
+        };
+        assert!(is_known(&cookies, 1, 0) && is_known(&cookies, 1, 24 * 3600 - 1));
+        assert!(!is_known(&cookies, 1, 24 * 3600) && !is_known(&cookies, 2, 0));
         let other = Cookies { device: Secret::new(made(DEVICE)), ..cookies.clone() };
-        assert!(!other.need_no_row(&[1; 32]));
-        assert!(!Cookies::fresh().need_no_row(&[1; 32]));
-        assert!(!cookies.with_new_session().need_no_row(&[1; 32]));
+        assert!(!is_known(&other, 1, 0));
+        assert!(!is_known(&Cookies::fresh(), 1, 0));
+        assert!(!is_known(&cookies.with_new_session(), 1, 0));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use genkan_protocol::syntax::Did;
 use zeroize::Zeroizing;
 
 use super::attempts::KNOWN_FOR;
+use super::cookies::KEEP_UNUSED;
 use super::sql::{self, DeviceTimes};
 use super::{BrowserInfo, Cookies, Device, DeviceId, Error, Persistence, SignIn, Visit};
 use crate::accounts::{self, Account, Accounts, Demand, Passwords, Requester, Standing};
@@ -58,7 +59,7 @@ impl SignIns {
         let (cookies, without_row) = if self.new_browsers.spend(seen.address, sql::size_of(seen), now) {
             (Cookies::fresh(), None)
         } else {
-            (Cookies::fresh_without_row(&self.key), Some(seen.clone()))
+            (Cookies::fresh_without_row(&self.key, now), Some(seen.clone()))
         };
         let device = DeviceId::from(cookies.device_hash());
         if without_row.is_none() {
@@ -66,7 +67,8 @@ impl SignIns {
             sql::insert(&mut tx, &device, &cookies.session_hash(), seen, now).await?;
             tx.commit().await?;
         }
-        Ok(Visit { device, cookies, changed: true, stale_since: None, without_row })
+        let client = seen.client.clone();
+        Ok(Visit { device, cookies, changed: true, carries: NONE, is_older: false, without_row, client })
     }
 
     /// Recognises a browser, for pages that have nothing for a new one. Returns `None` if it is
@@ -82,16 +84,22 @@ impl SignIns {
         // browser. Then it is read again.
         for _ in 0..MOST_READINGS {
             let row = sql::find(&self.db, &device).await?;
-            let without_row = (row.is_none() && cookies.need_no_row(&self.key)).then(|| seen.clone());
-            let is_known = row.is_some() || without_row.is_some();
-            let visit = Visit {
+            let mut visit = Visit {
                 device: device.clone(),
                 cookies: cookies.clone(),
                 changed: false,
-                stale_since: None,
-                without_row,
+                carries: NONE,
+                is_older: false,
+                without_row: None,
+                client: seen.client.clone(),
             };
-            let Some(row) = row else { return Ok(is_known.then_some(visit)) };
+            let Some(row) = row else {
+                visit.without_row = Some(seen.clone());
+                return Ok(cookies.need_no_row(&self.key, self.clock.now()).then_some(visit));
+            };
+            if row.is_forgotten() {
+                return Ok(None);
+            }
             let recognised = if row.session == cookies.session_hash() {
                 Some(self.with_present_cookie(visit, &row, seen).await?)
             } else {
@@ -109,26 +117,28 @@ impl SignIns {
         let (now, shown) = (self.clock.now(), visit.cookies.session_hash());
         let age = now.since(row.rotated_at);
         let is_last = row.has_replaced(&shown);
+        let may_come_late = is_last && age <= LOST_ANSWER && row.may_come_late(&shown);
+        // The last rotation replaced this cookie, or an older one of the same sign-ins.
+        visit.carries = row.rotations - 1;
+        visit.is_older = true;
         // Browsers send requests in parallel. Some still carry the cookie from before a rotation
         // that another request caused.
-        if is_last && age <= TOLERANCE {
-            visit.stale_since = Some(row.rotated_at);
+        if (is_last && age <= TOLERANCE) || (may_come_late && visit.client.has_left()) {
             return Ok(Some(visit));
         }
         // The answer with the present cookie may have been lost. Once, the browser gets another. If the
         // lost answer was only slow, its cookie has replaced that one, and gets another as well.
-        if is_last && age <= LOST_ANSWER && row.may_come_late(&shown) {
+        if may_come_late {
             let next = visit.cookies.with_new_session();
             let mut tx = self.db.begin().await?;
             let hashes = (row.session.as_str(), shown.as_str(), &*next.session_hash());
             let id = &visit.device;
-            if sql::rotate_after_loss(&mut tx, id, hashes, row.rotated_at, now).await? {
-                audit::record(&mut tx, now, Actor::Genkan, "signin.lost_cookie", id.as_str(), "").await?;
-                tx.commit().await?;
-                visit.replace_cookies(next);
-                return Ok(Some(visit));
-            }
-            return Ok(None);
+            let rotation = sql::rotate_after_loss(&mut tx, id, hashes, visit.carries, now).await?;
+            let Some(rotation) = rotation else { return Ok(None) };
+            audit::record(&mut tx, now, Actor::Genkan, "signin.lost_cookie", id.as_str(), "").await?;
+            tx.commit().await?;
+            visit.replace_cookies(next, rotation);
+            return Ok(Some(visit));
         }
         // An older cookie means that two programs share one browser's cookies. Genkan cannot know
         // which of them is the owner's, so the sign-ins end for both.
@@ -144,18 +154,21 @@ impl SignIns {
         seen: &BrowserInfo,
     ) -> Result<Visit, Error> {
         let (now, shown) = (self.clock.now(), visit.cookies.session_hash());
+        visit.carries = row.rotations;
+        if visit.client.has_left() {
+            return Ok(visit);
+        }
         if now.since(row.rotated_at) >= ROTATE_EVERY || row.looks_other(seen) {
             let next = visit.cookies.with_new_session();
             let mut tx = self.db.begin().await?;
             let id = &visit.device;
             let rotated = sql::rotate_from(&mut tx, id, &shown, &next.session_hash(), seen, now).await?;
             tx.commit().await?;
-            if rotated {
-                visit.replace_cookies(next);
-            } else {
+            match rotated {
+                Some(rotation) => visit.replace_cookies(next, rotation),
                 // Another request of this browser rotated first, so this one carries the previous
                 // cookie. It is not a thief, and keeps the rights that it had.
-                visit.stale_since = Some(now);
+                None => visit.is_older = true,
             }
         } else if now.since(row.seen_at) >= NOTE_SEEN_EVERY {
             let mut tx = self.db.begin().await?;
@@ -173,9 +186,9 @@ impl SignIns {
         let mut found: Vec<SignIn> = Vec::new();
         // Newest first: of two sign-ins of one account, the newer counts.
         for entry in entries {
-            // A request with the previous cookie sees only sign-ins from before the rotation, so a
-            // stolen cookie gains nothing from a later sign-in.
-            let known = visit.stale_since.is_none_or(|stale| entry.at < stale);
+            // A sign-in that came after the visit's cookie may be of another browser: a stolen cookie
+            // gains nothing from it.
+            let known = entry.rotation <= visit.carries;
             let over = !entry.remembered && now.since(entry.at) > FOR_ONE_REQUEST;
             if !known || over || found.iter().any(|one| one.account.did == entry.did) {
                 continue;
@@ -206,67 +219,115 @@ impl SignIns {
         Ok(account)
     }
 
+    /// Returns the linked people whom their own servers have signed in there, for a visit or for an
+    /// authorization request.
+    pub(crate) async fn linked_in(&self, visit: &Visit, keep: Persistence<'_>) -> Result<Vec<Did>, Error> {
+        let entries = sql::accounts_on(&self.db, &visit.device, keep.request()).await?;
+        let known = entries.into_iter().filter(|entry| !entry.remembered && entry.rotation <= visit.carries);
+        Ok(known.map(|entry| entry.did).collect())
+    }
+
     /// Signs in the recognised account, unless its password was changed since. The previous cookie
     /// does not carry this sign-in.
+    ///
+    /// # Errors
+    ///
+    /// [`db::Error::ClientGone`] if the browser does not wait for the cookie that carries it.
     pub(crate) async fn sign_in(
         &self,
         visit: &mut Visit,
         account: &Account,
         keep: Persistence<'_>,
     ) -> Result<(), Error> {
-        let (now, did) = (self.clock.now(), &account.did);
-        let next = visit.cookies.with_new_session();
         let mut tx = self.db.begin().await?;
         // The account's row first, in the same order as a transaction that ends every sign-in.
         let hash = Demand::PasswordHash(&account.password_hash);
-        if !accounts::hold(&mut tx, did, hash).await? {
+        if !accounts::hold(&mut tx, &account.did, hash).await? {
             return Err(Error::WrongPassword);
         }
+        let (next, rotation) = self.enter(&mut tx, visit, &account.did, keep).await?;
+        sql::note_sign_in(&mut tx, &visit.device, self.clock.now()).await?;
+        tx.commit_for(&visit.client).await?;
+        visit.replace_cookies(next, rotation);
+        Ok(())
+    }
+
+    /// Signs in a linked person, who returned from their own server.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SignIns::sign_in`].
+    pub(crate) async fn sign_in_linked(
+        &self,
+        visit: &mut Visit,
+        did: &Did,
+        keep: Persistence<'_>,
+    ) -> Result<(), Error> {
+        let mut tx = self.db.begin().await?;
+        let (next, rotation) = self.enter(&mut tx, visit, did, keep).await?;
+        tx.commit_for(&visit.client).await?;
+        visit.replace_cookies(next, rotation);
+        Ok(())
+    }
+
+    /// Enters a sign-in. Returns a new cookie, which carries it beside those that the visit's cookie
+    /// does, and the number of its rotation.
+    async fn enter(
+        &self,
+        tx: &mut Tx,
+        visit: &Visit,
+        did: &Did,
+        keep: Persistence<'_>,
+    ) -> Result<(Cookies, i64), Error> {
+        let (now, next) = (self.clock.now(), visit.cookies.with_new_session());
+        let (shown, id) = (visit.cookies.session_hash(), &visit.device);
         if let Some(seen) = &visit.without_row {
-            sql::insert(&mut tx, &visit.device, &visit.cookies.session_hash(), seen, now).await?;
+            sql::insert(tx, id, &shown, seen, now).await?;
         }
         // Against session fixation: a cookie that was planted before the sign-in is not signed in.
-        let hashes = (&*visit.cookies.session_hash(), &*next.session_hash());
-        sql::rotate(&mut tx, &visit.device, hashes, visit.changed, now).await?;
-        sql::enter(&mut tx, &visit.device, did, keep.request(), now).await?;
-        sql::note_sign_in(&mut tx, &visit.device, now).await?;
-        audit::record(&mut tx, now, Actor::Account(did), "signin.open", did.as_str(), "").await?;
-        tx.commit().await?;
-        visit.replace_cookies(next);
-        Ok(())
+        let hashes = (&*shown, &*next.session_hash());
+        let rotation = match sql::rotate(tx, id, hashes, visit.changed, now).await? {
+            Some(rotation) => Some(rotation),
+            // Another request rotated it since this one began.
+            None => sql::rotate_older(tx, id, hashes.1, visit.carries, now).await?,
+        };
+        let rotation = rotation.ok_or(db::Error::BrokenOff)?;
+        sql::enter(tx, id, (did, keep.request()), rotation, now).await?;
+        audit::record(tx, now, Actor::Account(did), "signin.open", did.as_str(), "").await?;
+        Ok((next, rotation))
     }
 
-    /// Signs an account out of this browser.
+    /// Signs an account out of this browser, which gets a new cookie as by [`SignIns::rotate`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SignIns::rotate`]. The account is signed out then, too.
     pub(crate) async fn sign_out(&self, visit: &mut Visit, did: &Did) -> Result<(), Error> {
-        if visit.without_row.is_some() {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let (mut tx, next) = self.begin_rotation(visit, now).await?;
-        leave(&mut tx, &visit.device, did, now).await?;
-        tx.commit().await?;
-        visit.replace_cookies(next);
-        Ok(())
+        self.sign_out_at(&visit.device, did).await?;
+        self.rotate(visit).await
     }
 
-    /// Rotates the cookie and changes nothing else, after a request was decided.
+    /// Rotates the cookie and changes nothing else, after a request was decided. A cookie that another
+    /// one has replaced stays as it is: the other one came with another answer to this browser, or the
+    /// request is not of its owner.
+    ///
+    /// # Errors
+    ///
+    /// [`db::Error::ClientGone`] if the browser does not wait for the next cookie.
     pub(crate) async fn rotate(&self, visit: &mut Visit) -> Result<(), Error> {
         // The cookie of a browser without a row carries no sign-in.
         if visit.without_row.is_some() {
             return Ok(());
         }
-        let (tx, next) = self.begin_rotation(visit, self.clock.now()).await?;
-        tx.commit().await?;
-        visit.replace_cookies(next);
-        Ok(())
-    }
-
-    async fn begin_rotation(&self, visit: &Visit, now: Timestamp) -> Result<(Tx, Cookies), Error> {
         let next = visit.cookies.with_new_session();
         let mut tx = self.db.begin().await?;
         let hashes = (&*visit.cookies.session_hash(), &*next.session_hash());
-        sql::rotate(&mut tx, &visit.device, hashes, visit.changed, now).await?;
-        Ok((tx, next))
+        let rotation = sql::rotate(&mut tx, &visit.device, hashes, visit.changed, self.clock.now()).await?;
+        tx.commit_for(&visit.client).await?;
+        if let Some(rotation) = rotation {
+            visit.replace_cookies(next, rotation);
+        }
+        Ok(())
     }
 
     /// Signs an account out of one of its browsers. Returns `false` if it was not signed in there.
@@ -301,7 +362,7 @@ impl SignIns {
     async fn forget_stolen(&self, device: &DeviceId, session: &str) -> Result<(), Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        if sql::forget(&mut tx, device, session).await? {
+        if sql::forget(&mut tx, device, session, now).await? {
             audit::record(&mut tx, now, Actor::Genkan, "signin.stale_cookie", device.as_str(), "").await?;
             tracing::warn!("a browser showed a cookie that was replaced before: its sign-ins have ended");
         }
@@ -325,7 +386,7 @@ async fn leave(tx: &mut Tx, device: &DeviceId, did: &Did, now: Timestamp) -> db:
 
 /// The sweeps of this room: browsers that did not return, and sign-ins whose request ended long ago.
 pub(crate) const SWEEPS: &[Sweep] = &[
-    sweep!("sign-ins for a request", |db, now| sql::sweep_for_requests(db, now.minus(FOR_ONE_REQUEST))),
+    sweep!("sign-ins for a request", |db, now| sql::sweep_for_requests(db, now.minus(LONGEST_NOT_KEPT))),
     sweep!("browsers", |db, now| sql::sweep_devices(
         db,
         DeviceTimes {
@@ -355,7 +416,10 @@ pub(super) const ROTATE_EVERY: Duration = Duration::from_mins(5);
 const NOTE_SEEN_EVERY: Duration = Duration::from_mins(1);
 /// How long a sign-in for one authorization request may act without the password.
 pub(super) const FOR_ONE_REQUEST: Duration = Duration::from_mins(15);
-/// How long a browser without a sign-in is remembered, unless it had one in the last [`KNOWN_FOR`].
-pub(super) const KEEP_UNUSED: Duration = Duration::from_hours(24);
+/// After this the sweep removes sign-ins that are not remembered. The longest are visits of linked
+/// people.
+const LONGEST_NOT_KEPT: Duration = Duration::from_hours(1);
+/// The number of no rotation.
+const NONE: i64 = 0;
 /// How long a browser with a sign-in is remembered after its last visit.
 pub(super) const KEEP: Duration = Duration::from_hours(400 * 24);

@@ -23,6 +23,8 @@ pub(super) struct Row {
     lost: Option<String>,
     /// The last older cookie that was accepted late, and is not accepted again.
     spent: Option<String>,
+    /// How often the cookie was rotated. Sign-ins have the number of the rotation that they came with.
+    pub(super) rotations: i64,
     pub(super) rotated_at: Timestamp,
     pub(super) seen_at: Timestamp,
     address: String,
@@ -30,6 +32,12 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Whether the cookies were stolen. No cookie is accepted for this row, so those that need no row
+    /// are not valid again before they end.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.session == FORGOTTEN
+    }
+
     /// Whether this is one of the cookies that the present one replaced last.
     pub(super) fn has_replaced(&self, shown: &str) -> bool {
         [&self.previous, &self.lost].into_iter().flatten().any(|older| older == shown)
@@ -54,7 +62,8 @@ impl Row {
 
 pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
     let row = sqlx::query(
-        "SELECT session, previous, lost, spent, rotated_at, seen_at, address, user_agent FROM devices WHERE id = $1",
+        "SELECT session, previous, lost, spent, rotations, rotated_at, seen_at, address, user_agent
+         FROM devices WHERE id = $1",
     )
     .bind(id.as_str())
     .fetch_optional(db.reader())
@@ -65,6 +74,7 @@ pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
         previous: row.try_get("previous")?,
         lost: row.try_get("lost")?,
         spent: row.try_get("spent")?,
+        rotations: row.try_get("rotations")?,
         rotated_at: Timestamp::from_millis(row.try_get("rotated_at")?),
         seen_at: Timestamp::from_millis(row.try_get("seen_at")?),
         address: row.try_get("address")?,
@@ -94,7 +104,8 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Rotates the cookie. Returns `false` if another request rotated it meanwhile.
+/// Rotates the present cookie, and notes from where the browser was seen. Returns the number of the
+/// rotation, or `None` if another request rotated the cookie meanwhile.
 pub(super) async fn rotate_from(
     tx: &mut Tx,
     id: &DeviceId,
@@ -102,12 +113,12 @@ pub(super) async fn rotate_from(
     next: &str,
     seen: &BrowserInfo,
     now: Timestamp,
-) -> Result<bool> {
-    let done = sqlx::query(
+) -> Result<Option<i64>> {
+    let row = sqlx::query(
         // The shown cookie is a condition: of two requests with one cookie, only one rotates it.
         "UPDATE devices SET session = $3, previous = $2, lost = NULL, rotated_at = $4, seen_at = $4,
-            address = $5, user_agent = $6
-         WHERE id = $1 AND session = $2",
+            rotations = rotations + 1, address = $5, user_agent = $6
+         WHERE id = $1 AND session = $2 RETURNING rotations",
     )
     .bind(id.as_str())
     .bind(shown)
@@ -115,94 +126,120 @@ pub(super) async fn rotate_from(
     .bind(now.as_millis())
     .bind(seen.address.to_string())
     .bind(shortened(&seen.user_agent))
-    .execute(&mut **tx)
+    .fetch_optional(&mut **tx)
     .await?;
-    Ok(done.rows_affected() == 1)
+    row.map(|row| Ok(row.try_get("rotations")?)).transpose()
 }
 
 /// Rotates the cookie for a browser that did not get the present one, `lost`, and has an older one,
-/// `shown`. Sign-ins since `since`, the rotation before, are undone: the browser that has `shown` may
-/// not be the one in which their passwords were typed. Returns `false` if the row changed since it was
-/// read.
+/// `shown`. Sign-ins after the rotation `carried` are undone: the browser that has `shown` may not be
+/// the one in which their passwords were typed. Returns the number of the rotation, or `None` if the
+/// row changed since it was read.
 pub(super) async fn rotate_after_loss(
     tx: &mut Tx,
     id: &DeviceId,
     (lost, shown, next): (&str, &str, &str),
-    since: Timestamp,
+    carried: i64,
     now: Timestamp,
-) -> Result<bool> {
-    let done = sqlx::query(
+) -> Result<Option<i64>> {
+    let row = sqlx::query(
         // The present cookie is a condition: of many requests with one cookie, on any number of
         // replicas, one rotates it. What may come late is decided by the row that had this cookie.
         //
         // The first time `shown` is the previous cookie or the lost one, and becomes the previous one.
         // The second time it is the lost one and stays it, so that `spent` allows no third time.
         "UPDATE devices SET session = $4, spent = $3, rotated_at = $5, seen_at = $5,
+            rotations = rotations + 1,
             previous = CASE WHEN spent = previous THEN $2 ELSE $3 END,
             lost = CASE WHEN spent = previous THEN $3 ELSE $2 END
-         WHERE id = $1 AND session = $2",
+         WHERE id = $1 AND session = $2 RETURNING rotations",
     )
     .bind(id.as_str())
     .bind(lost)
     .bind(shown)
     .bind(next)
     .bind(now.as_millis())
-    .execute(&mut **tx)
+    .fetch_optional(&mut **tx)
     .await?;
-    if done.rows_affected() == 0 {
-        return Ok(false);
-    }
-    undo_sign_ins(tx, id, since).await?;
-    Ok(true)
+    let Some(row) = row else { return Ok(None) };
+    undo_sign_ins(tx, id, carried).await?;
+    Ok(Some(row.try_get("rotations")?))
 }
 
-/// Undoes the sign-ins on a device since `since`. An account that was signed in there before stays so,
-/// as of then.
-async fn undo_sign_ins(tx: &mut Tx, id: &DeviceId, since: Timestamp) -> Result<()> {
+/// Undoes the sign-ins on a device after the rotation `carried`. An account that was signed in there
+/// before stays so, as of then.
+async fn undo_sign_ins(tx: &mut Tx, id: &DeviceId, carried: i64) -> Result<()> {
     sqlx::query(
-        "UPDATE device_accounts SET entered_at = entered_before, entered_before = NULL
-         WHERE device = $1 AND entered_at >= $2 AND entered_before < $2",
+        "UPDATE device_accounts SET entered_at = entered_before, entered_in = entered_before_in,
+            entered_before = NULL, entered_before_in = NULL
+         WHERE device = $1 AND entered_in > $2 AND entered_before_in <= $2",
     )
     .bind(id.as_str())
-    .bind(since.as_millis())
+    .bind(carried)
     .execute(&mut **tx)
     .await?;
-    sqlx::query("DELETE FROM device_accounts WHERE device = $1 AND entered_at >= $2")
+    sqlx::query("DELETE FROM device_accounts WHERE device = $1 AND entered_in > $2")
         .bind(id.as_str())
-        .bind(since.as_millis())
+        .bind(carried)
         .execute(&mut **tx)
         .await?;
     Ok(())
 }
 
-/// Rotates the cookie after a decision of a request that has `shown`.
+/// Rotates the cookie of a request that has `shown`, if that is the present one. Returns the number of
+/// the rotation.
 ///
 /// `unsent` says that the request got `shown` itself, and the browser has an older one: a request that
-/// rotates twice sends only its last cookie. If `shown` is not the present cookie, that was sent with
-/// another answer, which may come yet.
+/// rotates twice sends only its last cookie, and the one between only with an error. Its rotations have
+/// one number: what it signs in to is not of the older cookie.
 pub(super) async fn rotate(
     tx: &mut Tx,
     id: &DeviceId,
     (shown, next): (&str, &str),
     unsent: bool,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Option<i64>> {
     let text = if unsent {
-        "UPDATE devices SET lost = CASE WHEN session = $4 THEN lost ELSE session END,
-            session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1"
+        "UPDATE devices SET lost = COALESCE(lost, session), session = $3, rotated_at = $4, seen_at = $4
+         WHERE id = $1 AND session = $2 RETURNING rotations"
     } else {
-        "UPDATE devices SET previous = CASE WHEN session = $4 THEN session ELSE previous END,
-            lost = CASE WHEN session = $4 THEN NULL ELSE session END,
-            session = $2, rotated_at = $3, seen_at = $3 WHERE id = $1"
+        "UPDATE devices SET previous = session, lost = NULL, session = $3, rotated_at = $4, seen_at = $4,
+            rotations = rotations + 1 WHERE id = $1 AND session = $2 RETURNING rotations"
     };
-    sqlx::query(text)
+    let row = sqlx::query(text)
         .bind(id.as_str())
+        .bind(shown)
         .bind(next)
         .bind(now.as_millis())
-        .bind(shown)
-        .execute(&mut **tx)
+        .fetch_optional(&mut **tx)
         .await?;
-    Ok(())
+    row.map(|row| Ok(row.try_get("rotations")?)).transpose()
+}
+
+/// Rotates the cookie for a sign-in of a request whose cookie was replaced meanwhile. The present one
+/// was sent with another answer, which may come yet. Sign-ins after the rotation `carried` are undone:
+/// the request may be of another browser than theirs. Returns the number of the rotation, or `None` if
+/// the device is gone.
+pub(super) async fn rotate_older(
+    tx: &mut Tx,
+    id: &DeviceId,
+    next: &str,
+    carried: i64,
+    now: Timestamp,
+) -> Result<Option<i64>> {
+    let row = sqlx::query(
+        "UPDATE devices SET lost = session, session = $2, rotated_at = $3, seen_at = $3,
+            rotations = rotations + 1 WHERE id = $1 AND session <> $4 RETURNING rotations",
+    )
+    .bind(id.as_str())
+    .bind(next)
+    .bind(now.as_millis())
+    .bind(FORGOTTEN)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    undo_sign_ins(tx, id, carried).await?;
+    Ok(Some(row.try_get("rotations")?))
 }
 
 /// Notes that an account signed in on a device.
@@ -224,14 +261,21 @@ pub(super) async fn note_seen(tx: &mut Tx, id: &DeviceId, now: Timestamp) -> Res
     Ok(())
 }
 
-/// Removes a device. Returns `false` if it was rotated since it was read: the cookie may then have
-/// been the previous one, within the tolerance.
-pub(super) async fn forget(tx: &mut Tx, id: &DeviceId, session: &str) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM devices WHERE id = $1 AND session = $2")
-        .bind(id.as_str())
-        .bind(session)
-        .execute(&mut **tx)
-        .await?;
+/// Ends a device and its sign-ins. Its row stays until the sweep, and no cookie is accepted for it.
+/// Returns `false` if it was rotated since it was read: the cookie may then have been the previous one,
+/// within the tolerance.
+pub(super) async fn forget(tx: &mut Tx, id: &DeviceId, session: &str, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE devices SET session = $3, previous = NULL, lost = NULL, spent = NULL, signed_in_at = NULL,
+            rotations = rotations + 1, seen_at = $4
+         WHERE id = $1 AND session = $2",
+    )
+    .bind(id.as_str())
+    .bind(session)
+    .bind(FORGOTTEN)
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
     if done.rows_affected() == 0 {
         return Ok(false);
     }
@@ -245,12 +289,15 @@ pub(super) struct Entry {
     pub(super) did: Did,
     pub(super) remembered: bool,
     pub(super) at: Timestamp,
+    /// The number of the rotation that it came with. Older cookies do not carry it.
+    pub(super) rotation: i64,
 }
 
 /// Returns the sign-ins on a device, the newest first.
 pub(super) async fn accounts_on(db: &Db, device: &DeviceId, request: &str) -> Result<Vec<Entry>> {
     let rows = sqlx::query(
-        "SELECT did, request, entered_at FROM device_accounts WHERE device = $1 AND (request = '' OR request = $2)
+        "SELECT did, request, entered_at, entered_in FROM device_accounts
+         WHERE device = $1 AND (request = '' OR request = $2)
          ORDER BY entered_at DESC, did",
     )
     .bind(device.as_str())
@@ -264,6 +311,7 @@ pub(super) async fn accounts_on(db: &Db, device: &DeviceId, request: &str) -> Re
                 did: did.parse().map_err(|_| Error::corrupt("device_accounts", "did", &did))?,
                 remembered: row.try_get::<String, _>("request")?.is_empty(),
                 at: Timestamp::from_millis(row.try_get("entered_at")?),
+                rotation: row.try_get("entered_in")?,
             })
         })
         .collect()
@@ -279,22 +327,26 @@ pub(super) async fn is_on<'e>(executor: impl AnyExecutor<'e>, device: &DeviceId,
     Ok(row.is_some())
 }
 
+/// Enters a sign-in that came with this rotation.
 pub(super) async fn enter(
     tx: &mut Tx,
     device: &DeviceId,
-    did: &Did,
-    request: &str,
+    (did, request): (&Did, &str),
+    rotation: i64,
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO device_accounts (device, did, request, entered_at) VALUES ($1, $2, $3, $4)
+        "INSERT INTO device_accounts (device, did, request, entered_at, entered_in)
+         VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (device, did, request) DO UPDATE SET
-            entered_before = device_accounts.entered_at, entered_at = $4",
+            entered_before = device_accounts.entered_at, entered_at = $4,
+            entered_before_in = device_accounts.entered_in, entered_in = $5",
     )
     .bind(device.as_str())
     .bind(did.as_str())
     .bind(request)
     .bind(now.as_millis())
+    .bind(rotation)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -417,3 +469,5 @@ fn shortened(user_agent: &str) -> String {
 }
 
 const LONGEST_USER_AGENT: usize = 300;
+/// Stands for the cookie of a device whose cookies were stolen. No cookie has this hash.
+const FORGOTTEN: &str = "";

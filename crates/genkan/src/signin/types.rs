@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use super::Cookies;
 use crate::accounts::Account;
-use crate::base::{Timestamp, id_type};
+use crate::base::{Timestamp, WaitingClient, id_type};
 
 id_type!(
     /// The id of a browser. It is derived from its cookie, but reveals nothing about it.
     DeviceId
 );
 
-/// A browser's address and name, as its request has them.
+/// A browser as its request shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct BrowserInfo {
     pub(crate) address: IpAddr,
     pub(crate) user_agent: String,
+    /// The browser, as long as it waits for the answer. Without it, no cookie is rotated: it would not
+    /// get the next one.
+    pub(crate) client: WaitingClient,
 }
 
 /// A recognised or new browser.
@@ -26,11 +29,14 @@ pub(crate) struct Visit {
     pub(super) cookies: Cookies,
     /// Whether the cookies differ from those that the browser sent.
     pub(super) changed: bool,
-    /// The time of the last rotation, if the browser sent the cookie from before it. Sign-ins since
-    /// then are not visible to it.
-    pub(super) stale_since: Option<Timestamp>,
+    /// The number of the last rotation whose sign-ins the cookie carries. Later ones may be of another
+    /// browser, and are not visible to it.
+    pub(super) carries: i64,
+    /// Whether another cookie had replaced it when it was recognised.
+    pub(super) is_older: bool,
     /// What its row will say, if the browser has none yet. It gets one when it signs in.
     pub(super) without_row: Option<BrowserInfo>,
+    pub(super) client: WaitingClient,
 }
 
 impl Visit {
@@ -39,13 +45,16 @@ impl Visit {
         self.changed.then_some(&self.cookies)
     }
 
-    pub(super) fn replace_cookies(&mut self, cookies: Cookies) {
+    /// Takes the cookies that a rotation with this number made.
+    pub(super) fn replace_cookies(&mut self, cookies: Cookies, rotation: i64) {
         *self = Self {
             device: self.device.clone(),
             cookies,
             changed: true,
-            stale_since: None,
+            carries: rotation,
+            is_older: false,
             without_row: None,
+            client: self.client.clone(),
         };
     }
 }
@@ -56,6 +65,8 @@ pub(crate) enum Persistence<'a> {
     Remembered,
     /// Only for this authorization request.
     OneRequest(&'a str),
+    /// Of a linked person, in order to manage their apps. The room of links knows when it ends.
+    Visit,
 }
 
 impl<'a> Persistence<'a> {
@@ -63,6 +74,8 @@ impl<'a> Persistence<'a> {
         match self {
             Self::Remembered => "",
             Self::OneRequest(request) => request,
+            // No authorization request has this id.
+            Self::Visit => "visit",
         }
     }
 }

@@ -156,7 +156,11 @@ impl Call {
 
     pub(super) fn seen(&self) -> BrowserInfo {
         let user_agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
-        BrowserInfo { address: self.address, user_agent: user_agent.unwrap_or_default().to_owned() }
+        BrowserInfo {
+            address: self.address,
+            user_agent: user_agent.unwrap_or_default().to_owned(),
+            client: self.client.clone(),
+        }
     }
 
     /// Returns a parameter of the query that appears exactly once.

@@ -21,7 +21,7 @@ use crate::links::{
     Arrival, BeginError, CALLBACK, Callback, Failure, FinishError, Identifier, NewLogin, Visitor,
 };
 use crate::oauth::{ExpandedScope, LinkedAccount};
-use crate::signin::Visit;
+use crate::signin::{Persistence, Visit};
 
 #[derive(Template)]
 #[template(path = "pages/external.html")]
@@ -122,10 +122,15 @@ pub(super) async fn back(pages: Pages, call: Call) -> Result<Reply, Trouble> {
         has_response: call.has_parameter("response"),
     };
     match pages.app.links.finish(callback, call.browser.as_deref(), device).await {
-        Ok(arrival) if arrival.request.is_some() => pages.see_other(&arrival.back),
         Ok(arrival) => {
-            let Some(device) = device else { return Err(Trouble::NotSignedIn) };
-            pages.app.links.start_visit(&arrival, device).await?;
+            let Some(mut visit) = visit else { return Err(Trouble::NotSignedIn) };
+            let keep = arrival.request.as_deref().map_or(Persistence::Visit, Persistence::OneRequest);
+            pages.app.sign_ins.sign_in_linked(&mut visit, &arrival.did, keep).await?;
+            call.jar.keep(&visit);
+            if arrival.request.is_some() {
+                return pages.see_other(&arrival.back);
+            }
+            pages.app.links.start_visit(&arrival, visit.device.as_str()).await?;
             pages.see_other(&format!("/account/u/{}", arrival.did))
         }
         Err(FinishError { why: Failure::Storage(cause), .. }) => Err(cause.into()),
@@ -168,8 +173,14 @@ pub(super) fn to_our_name(request: &Request<Body>, origin: &Origin) -> Option<Re
 
 /// Returns the person who returned for this flow and has to decide, if there is one.
 pub(super) async fn arrived(pages: &Pages, flow: &Flow) -> Result<Option<Arrival>, Trouble> {
-    let arrival = pages.app.links.waiting(flow.opened.uri.id(), flow.visit.device.as_str()).await?;
+    let request = flow.opened.uri.id();
+    let arrival = pages.app.links.waiting(request, flow.visit.device.as_str()).await?;
     let Some(arrival) = arrival else { return Ok(None) };
+    // Another browser with a cookie from before the return is not the person.
+    let signed_in = pages.app.sign_ins.linked_in(&flow.visit, Persistence::OneRequest(request)).await?;
+    if !signed_in.contains(&arrival.did) {
+        return Ok(None);
+    }
     let linked = linked(&arrival);
     if flow.opened.wants(&linked.did, &linked.handle) {
         return Ok(Some(arrival));
@@ -223,7 +234,12 @@ pub(super) async fn forget(pages: &Pages, flow: &Flow) -> Result<(), Trouble> {
 
 /// Returns the linked people who manage their apps in this browser.
 pub(super) async fn visitors(pages: &Pages, visit: &Visit) -> Result<Vec<Visitor>, Trouble> {
-    Ok(pages.app.links.visitors(visit.device.as_str()).await?)
+    let mut visitors = pages.app.links.visitors(visit.device.as_str()).await?;
+    if !visitors.is_empty() {
+        let signed_in = pages.app.sign_ins.linked_in(visit, Persistence::Visit).await?;
+        visitors.retain(|visitor| signed_in.contains(&visitor.did));
+    }
+    Ok(visitors)
 }
 
 fn linked(arrival: &Arrival) -> LinkedAccount {

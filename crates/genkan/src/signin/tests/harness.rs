@@ -8,7 +8,7 @@ use genkan_protocol::syntax::Did;
 use crate::accounts::testing::{add, new_account};
 use crate::accounts::{Accounts, NewAccount, Passwords, Rank, Requester};
 use crate::base::seal::Sealer;
-use crate::base::{ManualClock, Secret, Timestamp};
+use crate::base::{ManualClock, Secret, Timestamp, WaitingClient};
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::audit::Actor;
@@ -105,7 +105,11 @@ impl SignInHarness {
 }
 
 pub(super) fn seen(address: &str) -> BrowserInfo {
-    BrowserInfo { address: address.parse().unwrap(), user_agent: "Firefox".to_owned() }
+    seen_by(WaitingClient::default(), address)
+}
+
+pub(super) fn seen_by(client: WaitingClient, address: &str) -> BrowserInfo {
+    BrowserInfo { address: address.parse().unwrap(), user_agent: "Firefox".to_owned(), client }
 }
 
 fn secret_key() -> Secret<[u8; 32]> {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::harness::{SignInHarness, seen};
-use crate::db::{Db, on_each_database};
+use super::harness::{SignInHarness, seen, seen_by};
+use crate::base::WaitingClient;
+use crate::db::{self, Db, on_each_database};
 use crate::signin::service::{LOST_ANSWER, ROTATE_EVERY, TOLERANCE};
 use crate::signin::types::FRESH;
-use crate::signin::{Cookies, Persistence};
+use crate::signin::{Cookies, Error, Persistence};
 
 on_each_database!(
     a_browser_whose_answer_was_lost_stays_signed_in,
@@ -17,6 +18,8 @@ on_each_database!(
     a_lost_answer_undoes_only_the_sign_in_that_it_was_for,
     of_many_late_requests_one_rotates_the_cookie,
     a_late_cookie_does_not_carry_the_sign_in_that_replaced_it,
+    a_browser_that_was_answered_before_the_end_of_the_work_keeps_its_cookie,
+    a_cookie_between_two_rotations_that_was_sent_after_all_signs_nobody_out,
 );
 
 async fn a_browser_whose_answer_was_lost_stays_signed_in(db: Db) {
@@ -240,4 +243,57 @@ async fn of_many_late_requests_one_rotates_the_cookie(db: Db) {
     }
     assert_eq!(given.len(), 1, "one of them got a new cookie");
     assert_eq!(harness.dids(&harness.visit(given.first()).await, None).await, [ann.as_str()]);
+}
+
+/// A form takes longer than its browser waits. The answer has what was rotated until then, and the work
+/// goes on.
+async fn a_browser_that_was_answered_before_the_end_of_the_work_keeps_its_cookie(db: Db) {
+    for (number, (leaves_first, wait)) in
+        [false, true].into_iter().flat_map(|first| [1, 10, 1200].map(|wait| (first, wait))).enumerate()
+    {
+        let harness = SignInHarness::new(db.clone());
+        let ann = harness.account(&format!("ann{number}")).await;
+        let bob = harness.account(&format!("bob{number}")).await;
+        let mut visit = harness.visit(None).await;
+        harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+        let old = visit.to_set().unwrap().clone();
+        harness.wait(ROTATE_EVERY);
+        let client = WaitingClient::new();
+        if leaves_first {
+            assert!(client.leave());
+        }
+        let seen = seen_by(client.clone(), "192.0.2.1");
+        let mut form = harness.sign_ins.visit(Some(&old), &seen).await.unwrap();
+        assert_eq!(form.to_set().is_none(), leaves_first);
+        let sent = form.to_set().unwrap_or(&old).clone();
+        assert!(client.leave());
+        let account = harness.accounts.find(&bob).await.unwrap().unwrap();
+        let late = harness.sign_ins.sign_in(&mut form, &account, Persistence::Remembered).await;
+        assert!(matches!(late, Err(Error::Storage(db::Error::ClientGone))), "{late:?}");
+        assert!(harness.sign_ins.rotate(&mut form).await.is_err());
+
+        harness.wait(Duration::from_secs(wait));
+        let back = harness.visit(Some(&sent)).await;
+        assert_eq!(back.device, visit.device, "{number}");
+        assert_eq!(harness.dids(&back, None).await, [ann.as_str()], "{number}");
+    }
+}
+
+/// The database does not say that a sign-in was committed, so the answer has the cookie from before it.
+async fn a_cookie_between_two_rotations_that_was_sent_after_all_signs_nobody_out(db: Db) {
+    for wait in [1, 10] {
+        let harness = SignInHarness::new(db.clone());
+        let (ann, bob) =
+            (harness.account(&format!("ann{wait}")).await, harness.account(&format!("bob{wait}")).await);
+        let mut visit = harness.visit(None).await;
+        harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+        harness.wait(ROTATE_EVERY);
+        let mut form = harness.visit(visit.to_set()).await;
+        let sent = form.to_set().unwrap().clone();
+        harness.sign_in(&mut form, &bob, Persistence::Remembered).await;
+        harness.wait(Duration::from_secs(wait));
+        let back = harness.visit(Some(&sent)).await;
+        assert_eq!((&back.device, back.to_set().is_some()), (&visit.device, wait > TOLERANCE.as_secs()));
+        assert_eq!(harness.dids(&back, None).await, [ann.as_str()]);
+    }
 }

@@ -3,4 +3,5 @@
 mod cookies;
 mod harness;
 mod lost_answers;
+mod planted;
 mod sign_ins;

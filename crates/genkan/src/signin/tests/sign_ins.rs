@@ -9,7 +9,8 @@ use crate::accounts::{AppPasswords, Passwords, Rank};
 use crate::base::{Clock, WaitingClient};
 use crate::db::audit::Actor;
 use crate::db::{Db, on_each_database, sweep};
-use crate::signin::service::{FOR_ONE_REQUEST, KEEP, KEEP_UNUSED};
+use crate::signin::cookies::KEEP_UNUSED;
+use crate::signin::service::{FOR_ONE_REQUEST, KEEP};
 use crate::signin::types::FRESH;
 use crate::signin::{Attempt, Error, Persistence, SWEEPS, SignIns};
 

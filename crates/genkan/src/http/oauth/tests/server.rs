@@ -13,7 +13,7 @@ use super::app::TestApp;
 use crate::accounts::Account;
 use crate::accounts::testing::{add, new_account};
 use crate::base::query::escaped;
-use crate::base::{ManualClock, Timestamp};
+use crate::base::{ManualClock, Timestamp, WaitingClient};
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::audit::Actor;
@@ -78,7 +78,11 @@ impl OAuthServer {
 
     /// Returns a visit of a browser in which Ann is signed in.
     pub(super) async fn signed_in(&self) -> (Visit, SignIn) {
-        let seen = BrowserInfo { address: [192, 0, 2, 7].into(), user_agent: "test".to_owned() };
+        let seen = BrowserInfo {
+            address: [192, 0, 2, 7].into(),
+            user_agent: "test".to_owned(),
+            client: WaitingClient::default(),
+        };
         let mut visit = self.app.sign_ins.visit(None, &seen).await.unwrap();
         self.app.sign_ins.sign_in(&mut visit, &self.ann, Persistence::Remembered).await.unwrap();
         let signed_in = self.app.sign_ins.signed_in(&visit, None).await.unwrap().remove(0);

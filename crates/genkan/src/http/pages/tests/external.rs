@@ -194,6 +194,39 @@ async fn a_linked_person_looks_after_their_apps() {
     assert_eq!(browser.open(&format!("/account/u/{}", harness.ann)).await.path, "/account/sign-in");
 }
 
+/// A cookie from before the return may be known to another, who planted it.
+#[tokio::test]
+async fn only_the_browser_that_returned_acts_for_a_linked_person() {
+    for has_row in [true, false] {
+        let harness = ExternalHarness::new().await;
+        if !has_row {
+            harness.server.app.sign_ins.spend_all();
+        }
+        let browser = harness.server.browser();
+        let page = browser.open("/account/sign-in").await;
+        let page = browser.send(&page.form("/sign-in").with("identifier", "ann.example.com")).await;
+        let path = harness.at_server(&page).await;
+        let planted = browser.copy();
+        assert_eq!(browser.open(&path).await.heading(), "Your account");
+        assert_eq!(planted.open("/account").await.path, "/account/sign-in");
+        assert_eq!(planted.open(&format!("/account/u/{}", harness.ann)).await.path, "/account/sign-in");
+        assert_eq!(browser.open("/account").await.heading(), "Your account");
+
+        let asked = harness.server.pushed(json!({})).await;
+        let page = browser.open(&asked).await;
+        let page = browser.send(&page.form("/sign-in").with("identifier", "ann.example.com")).await;
+        let path = harness.at_server(&page).await;
+        let planted = browser.copy();
+        let consent = browser.open(&path).await;
+        assert_eq!(consent.heading(), "Allow this app to access your account?");
+        assert_eq!(planted.open(&asked).await.heading(), "Sign in");
+        let form = consent.form("/consent").with("answer", "allow");
+        assert_eq!(planted.send(&form).await.answer.status, 401);
+        let sent = browser.post(&consent.form("/consent").with("answer", "allow"), &[]).await;
+        assert!(location(&sent).contains("code=cod-"));
+    }
+}
+
 #[tokio::test]
 async fn a_browser_at_the_loopback_address_is_sent_to_our_name() {
     let harness = ExternalHarness::new().await;
