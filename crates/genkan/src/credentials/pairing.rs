@@ -29,6 +29,15 @@ impl GrantLinks for Pairing {
         Box::pin(async move { links::hold(tx, &grant.into()).await })
     }
 
+    fn keep<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        grant: &'a GrantId,
+        now: Timestamp,
+    ) -> BoxFuture<'a, db::Result<bool>> {
+        Box::pin(async move { links::keep(tx, &grant.into(), now).await })
+    }
+
     fn end<'a>(
         &'a self,
         tx: &'a mut Tx,

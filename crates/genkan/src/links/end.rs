@@ -15,6 +15,11 @@ pub(crate) async fn hold(tx: &mut Tx, link: &LinkId) -> db::Result<bool> {
     links::hold(tx, link).await
 }
 
+/// Keeps a session whose person allowed the app, as part of `tx`. Returns `false` if it has ended.
+pub(crate) async fn keep(tx: &mut Tx, link: &LinkId, now: Timestamp) -> db::Result<bool> {
+    links::keep(tx, link, now).await
+}
+
 /// Ends the session of a grant that ends in `tx`. A grant of a home account has none, which is no
 /// error.
 pub(crate) async fn end_with_grant(tx: &mut Tx, link: &LinkId, now: Timestamp) -> db::Result<()> {

@@ -7,7 +7,7 @@
 //! unsealed.
 //!
 //! Sign-in: [`Links::begin`], the other server, [`Links::finish`], the consent page,
-//! [`Links::keep`]. Use: [`Links::recall`] and [`Links::credential`]. End: [`Links::end`], or
+//! [`keep`]. Use: [`Links::recall`] and [`Links::credential`]. End: [`Links::end`], or
 //! [`end_with_grant`] when the grant ends first; the other server is told afterwards. This room knows
 //! nothing of pages, and of grants only [`LinkGrants`]: that they end together with their links.
 
@@ -42,7 +42,7 @@ pub(crate) use callback::{Arrival, Callback};
 pub(crate) use client::{CALLBACK, ClientKey, ClientKeys, KEY_SET, OTHERS, ReloadKeys, STABLE};
 pub(crate) use credential::Credential;
 pub(crate) use discovery::Identifier;
-pub(crate) use end::{end_with_grant, hold};
+pub(crate) use end::{end_with_grant, hold, keep};
 pub(crate) use error::{BeginError, Failure, FinishError, Reason, UseError};
 pub(crate) use id::LinkId;
 pub(crate) use link_grants::LinkGrants;

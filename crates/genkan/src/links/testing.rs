@@ -10,6 +10,14 @@ use crate::base::Timestamp;
 use crate::db::{self, Db};
 
 impl Links {
+    /// Keeps a session in a transaction of its own.
+    pub(crate) async fn keep(&self, link: &LinkId) -> db::Result<bool> {
+        let mut tx = self.inner.db.begin().await?;
+        let kept = super::keep(&mut tx, link, self.inner.now()).await?;
+        tx.commit().await?;
+        Ok(kept)
+    }
+
     /// Whether a session is over, or never was.
     pub(crate) async fn is_over(&self, link: &LinkId) -> db::Result<bool> {
         Ok(!self.find(link).await?.is_some_and(|link| link.state.is_usable()))
@@ -18,6 +26,15 @@ impl Links {
 
 /// Stores a live link with this id, unless there is one. Its secrets do not open.
 pub(crate) async fn insert_live(db: &Db, id: &LinkId, did: &Did, now: Timestamp) {
+    insert(db, id, did, State::Live, now).await;
+}
+
+/// Stores a link whose person has returned and not decided yet, unless there is one.
+pub(crate) async fn insert_waiting(db: &Db, id: &LinkId, did: &Did, now: Timestamp) {
+    insert(db, id, did, State::Waiting, now).await;
+}
+
+async fn insert(db: &Db, id: &LinkId, did: &Did, state: State, now: Timestamp) {
     if links::find(db, id).await.unwrap().is_some() {
         return;
     }
@@ -37,7 +54,7 @@ pub(crate) async fn insert_live(db: &Db, id: &LinkId, did: &Did, now: Timestamp)
         client_id: "https://genkan.example.com/oauth/client-metadata.json".to_owned(),
         client_key: None,
         scope: "atproto transition:generic".to_owned(),
-        state: State::Live,
+        state,
         sealed: Some("sealed".to_owned()),
         version: 1,
         issued_at: now,

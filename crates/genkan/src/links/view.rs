@@ -46,14 +46,6 @@ impl Links {
         Ok(row.filter(|row| now.since(row.created_at) < DECIDES_WITHIN).map(arrival))
     }
 
-    /// Keeps a session whose person allowed the app. Returns `false` if it has ended.
-    pub(crate) async fn keep(&self, link: &LinkId) -> db::Result<bool> {
-        let mut tx = self.inner.db.begin().await?;
-        let kept = links::keep(&mut tx, link, self.inner.now()).await?;
-        tx.commit().await?;
-        Ok(kept)
-    }
-
     /// Ends a session whose person denied the app.
     pub(crate) async fn drop_waiting(&self, link: &LinkId) -> db::Result<bool> {
         self.end(link, Reason::Rejected).await

@@ -16,6 +16,14 @@ pub(crate) trait GrantLinks: Debug + Send + Sync {
     /// none.
     fn hold<'a>(&'a self, tx: &'a mut Tx, grant: &'a GrantId) -> BoxFuture<'a, db::Result<bool>>;
 
+    /// Makes the link live whose person allowed the app, as part of `tx`. `false`: it is over.
+    fn keep<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        grant: &'a GrantId,
+        now: Timestamp,
+    ) -> BoxFuture<'a, db::Result<bool>>;
+
     /// Ends the link of a grant that ends in `tx`. Its server is told after the commit.
     fn end<'a>(&'a self, tx: &'a mut Tx, grant: &'a GrantId, now: Timestamp)
     -> BoxFuture<'a, db::Result<()>>;

@@ -212,16 +212,8 @@ pub(super) async fn decide(pages: &Pages, call: &Call, form: &Form, flow: Flow) 
         let redirect = app.oauth.reject(&flow.opened).await?;
         return flow.leave(pages, call, &redirect).await;
     }
-    if !app.links.keep(&arrival.link).await? {
-        return Err(Trouble::NotSignedIn);
-    }
-    match app.oauth.approve_linked(&flow.opened, &linked(&arrival)).await {
-        Ok(redirect) => flow.leave(pages, call, &redirect).await,
-        Err(problem) => {
-            app.links.drop_waiting(&arrival.link).await?;
-            Err(problem.into())
-        }
-    }
+    let redirect = app.oauth.approve_linked(&flow.opened, &linked(&arrival)).await?;
+    flow.leave(pages, call, &redirect).await
 }
 
 /// Ends the sign-in at the external server when its person leaves the flow.

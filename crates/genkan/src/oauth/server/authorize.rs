@@ -131,11 +131,16 @@ impl OAuth {
         now: Timestamp,
     ) -> Result<Redirect, Problem> {
         let mut tx = self.db.begin().await?;
-        // A password reset has signed this browser out meanwhile.
-        if link.is_none()
-            && !(accounts::hold(&mut tx, did, Demand::Active).await?
-                && signin::is_signed_in(&mut tx, &opened.device, did).await?)
-        {
+        let may_decide = match &link {
+            // With the code or not at all: a form that was in vain can be sent again.
+            Some(link) => self.links.keep(&mut tx, link, now).await?,
+            None => {
+                accounts::hold(&mut tx, did, Demand::Active).await?
+                    && signin::is_signed_in(&mut tx, &opened.device, did).await?
+            }
+        };
+        // A password reset has signed this browser out meanwhile, or the link has ended.
+        if !may_decide {
             drop(tx);
             return self.reject(opened).await;
         }

@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::app::TestApp;
 use super::server::{OAuthServer, parameter};
-use crate::base::random;
+use crate::base::{WaitingClient, random};
 use crate::db::{Db, on_each_database};
 use crate::http::testing::ORIGIN;
 use crate::keys::WebPurpose;
-use crate::links::testing::insert_live;
+use crate::links::testing::{insert_live, insert_waiting};
 use crate::oauth::{Call, CallerPlace, ExpandedScope, GrantId, LinkedAccount};
 
 on_each_database!(
@@ -20,6 +20,7 @@ on_each_database!(
     a_permission_set_that_its_server_expanded_is_not_lost,
     a_linked_grant_refreshes_and_ends_as_any_other,
     a_hint_keeps_another_account_out,
+    a_linked_consent_that_ran_out_of_time_can_be_sent_again,
     only_registered_clients_come_without_a_proof,
     a_bearer_token_is_valid_without_a_proof_and_a_bound_one_is_not,
     tokens_signed_before_a_rotation_stay_valid
@@ -79,6 +80,28 @@ async fn a_linked_grant_s_token_is_addressed_to_us(db: Db) {
     let call = Call { method: "POST", path: PATH, proofs: vec![&proof] };
     let caller = server.app.oauth.check_access(&text, &call).await.unwrap();
     assert_eq!((&caller.place, caller.did.as_str(), &caller.grant), (&CallerPlace::Link, BOB, &link.id));
+}
+
+async fn a_linked_consent_that_ran_out_of_time_can_be_sent_again(db: Db) {
+    let server = OAuthServer::start(db).await;
+    let app = TestApp::published(&server, "app", &json!({}));
+    let linked = bob("aaaaaaaaaaaaaaaaaaaaaaaa");
+    let (visit, _) = server.signed_in().await;
+    let request_uri = server.pushed(&app, &[]).await;
+    let mut opened = server.app.oauth.open(&request_uri, &app.id, &visit.device).await.unwrap();
+    let link = (&linked.id).into();
+    insert_waiting(&server.app.db, &link, &linked.did, server.clock.now()).await;
+    let state = async || server.app.links.find(&link).await.unwrap().unwrap().state.as_str();
+    opened.browser = WaitingClient::new();
+    assert!(opened.browser.leave());
+    assert!(server.app.oauth.approve_linked(&opened, &linked).await.is_err());
+    assert_eq!(state().await, "waiting", "nothing is used up");
+    opened.browser = WaitingClient::default();
+    let code = parameter(&server.app.oauth.approve_linked(&opened, &linked).await.unwrap(), "code");
+    assert_eq!(state().await, "live");
+    // A form that was sent twice ends nothing.
+    assert!(server.app.oauth.approve_linked(&opened, &linked).await.is_err());
+    assert_eq!((state().await, app.redeem(&server, &code, &[]).await.summary().as_str()), ("live", "200"));
 }
 
 async fn a_linked_account_gets_what_its_server_granted(db: Db) {
