@@ -8,7 +8,7 @@
 
 mod lookup;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,8 @@ struct Inner {
     storing: Mutex<()>,
     /// For sets that strangers name.
     new_sets: StorageBudget,
+    /// For sets that grants use.
+    used_sets: StorageBudget,
     /// Results of lookups that were not stored, by name.
     unstored: ByteCache<Box<str>, Arc<StoredPermissionSet>>,
 }
@@ -101,6 +103,7 @@ impl PermissionSets {
             single_flight,
             storing: Mutex::default(),
             new_sets: StorageBudget::new(NEW_SETS, NEW_SETS_OF_A_NETWORK),
+            used_sets: StorageBudget::new(NEW_SETS, NEW_SETS),
             unstored: byte_cache(UNSTORED, TYPICAL),
         };
         Self { inner: Arc::new(inner) }
@@ -151,24 +154,15 @@ impl PermissionSets {
         Ok(())
     }
 
-    /// Returns what is known of a set: what is stored, or a later result that is not.
+    /// Returns what is known of a set: the last result and the last good document, each stored or not.
     async fn known(&self, nsid: &Nsid) -> crate::db::Result<Option<Known>> {
         let stored = sql::find(&self.inner.db, nsid.as_str()).await?;
         let row = stored.as_ref().map(bytes_of);
-        let later = self
-            .inner
-            .unstored
-            .get(nsid.as_str())
-            .filter(|later| stored.as_ref().is_none_or(|stored| stored.checked_at < later.checked_at));
-        let set = match (stored, later) {
+        let unstored = self.inner.unstored.get(nsid.as_str());
+        let set = match (stored, unstored) {
             (stored, None) => stored,
-            (None, Some(later)) => Some((*later).clone()),
-            // The last good document stays while later lookups fail.
-            (Some(stored), Some(later)) => Some(StoredPermissionSet {
-                document: later.document.clone().or(stored.document),
-                used_at: stored.used_at,
-                ..(*later).clone()
-            }),
+            (None, Some(unstored)) => Some((*unstored).clone()),
+            (Some(stored), Some(unstored)) => Some(joined(stored, &unstored)),
         };
         Ok(set.map(|set| Known { set, row }))
     }
@@ -208,33 +202,58 @@ impl PermissionSets {
     /// in the background.
     pub(super) async fn expand(&self, scope: &ApprovedScope) -> Result<ExpandedScope, Error> {
         let scopes = Scopes::parse(scope.as_str());
+        let copies = self.last_copies(scopes.includes().map(|include| &include.nsid)).await?;
         let mut known = Vec::new();
-        for include in scopes.includes() {
-            if let Some(set) = self.in_use(&include.nsid).await? {
-                known.push((include.clone(), set));
+        for (include, copy) in scopes.includes().zip(copies) {
+            if let Some((set, stored)) = copy {
+                self.note_use(&include.nsid, stored).await?;
+                known.push((include, set));
             }
         }
         let expanded = scope.expanded(|include| {
             known
                 .iter()
-                .find(|(one, _)| one == include)
+                .find(|(one, _)| *one == include)
                 .map(|(_, set)| set.expand(include))
                 .unwrap_or_default()
         });
         Ok(expanded)
     }
 
-    /// The view for people of a scope value, if it is a set.
-    pub(super) async fn view(&self, value: &str) -> crate::db::Result<Option<SetView>> {
-        let Ok(Scope::Include(include)) = value.parse::<Scope>() else { return Ok(None) };
-        let Some((set, _)) = self.last_copy(&include.nsid).await? else { return Ok(None) };
-        Ok(Some(SetView { expanded: set.expand(&include), nsid: include.nsid, set }))
+    /// The views for people of those scope values that are sets, by value.
+    pub(super) async fn views<'a>(
+        &self,
+        values: impl Iterator<Item = &'a str>,
+    ) -> crate::db::Result<HashMap<&'a str, SetView>> {
+        let includes = values.filter_map(|value| match value.parse::<Scope>() {
+            Ok(Scope::Include(include)) => Some((value, include)),
+            _ => None,
+        });
+        let includes: Vec<_> = includes.collect();
+        let copies = self.last_copies(includes.iter().map(|(_, include)| &include.nsid)).await?;
+        let views = includes.into_iter().zip(copies).filter_map(|((value, include), copy)| {
+            let (set, _) = copy?;
+            Some((value, SetView { expanded: set.expand(&include), nsid: include.nsid, set }))
+        });
+        Ok(views.collect())
+    }
+
+    /// Returns the last good copies, in order. Those that have to be looked up are so together, in
+    /// [`TOTAL`]: a call waits for them.
+    async fn last_copies<'a>(
+        &self,
+        nsids: impl Iterator<Item = &'a Nsid>,
+    ) -> crate::db::Result<Vec<Option<(PermissionSet, Known)>>> {
+        let mut known = Vec::new();
+        for nsid in nsids {
+            known.push((nsid, self.known(nsid).await?));
+        }
+        Ok(join_all(known.into_iter().map(|(nsid, known)| self.last_copy(nsid, known))).await)
     }
 
     /// Returns the last good copy, with what is known of it. A set without a stored copy may be in the
     /// memory of another process, or may have left this one's, and is looked up.
-    async fn last_copy(&self, nsid: &Nsid) -> crate::db::Result<Option<(PermissionSet, Known)>> {
-        let mut known = self.known(nsid).await?;
+    async fn last_copy(&self, nsid: &Nsid, mut known: Option<Known>) -> Option<(PermissionSet, Known)> {
         let row = known.as_ref().and_then(|known| known.row);
         if known.as_ref().is_none_or(|known| known.set.document.is_none()) && !self.is_fresh(known.as_ref()) {
             let asking = Stranger { network: ANYONE, row };
@@ -243,17 +262,21 @@ impl PermissionSets {
                 known = Some(Known { set: result_of(&Ok(document.to_string()), now), row });
             }
         }
-        let copy = |known: Known| Some((parse(&known.set.document.as_ref()?.0, nsid)?, known));
-        Ok(known.and_then(copy))
+        let known = known?;
+        Some((parse(&known.set.document.as_ref()?.0, nsid)?, known))
     }
 
-    /// Returns the last good copy, notes that a grant uses it, and refreshes an old one in the
+    /// Notes that a grant uses a set, stores it if it is not yet, and refreshes an old copy in the
     /// background.
-    async fn in_use(&self, nsid: &Nsid) -> crate::db::Result<Option<PermissionSet>> {
+    async fn note_use(&self, nsid: &Nsid, Known { set: stored, mut row }: Known) -> crate::db::Result<()> {
         let now = self.inner.clock.now();
-        let Some((set, Known { set: stored, row })) = self.last_copy(nsid).await? else {
-            return Ok(None);
-        };
+        // Strangers can fill the memory with other sets, and spend what they may have stored.
+        if let (None, Some((document, at))) = (row, &stored.document)
+            && self.inner.used_sets.spend(ANYONE, nsid.as_str().len() + document.len(), now)
+        {
+            self.store(nsid, &Ok(document.clone()), *at).await?;
+            row = Some(bytes_of(&stored));
+        }
         if row.is_some() && stored.used_at.is_none_or(|at| now.since(at) >= NOTE_USE_EVERY) {
             let mut tx = self.inner.db.begin().await?;
             sql::note_use(&mut tx, nsid.as_str(), now).await?;
@@ -265,7 +288,7 @@ impl PermissionSets {
             let (sets, nsid) = (self.clone(), nsid.clone());
             tokio::spawn(async move { sets.resolve(&nsid, stranger).await });
         }
-        Ok(Some(set))
+        Ok(())
     }
 
     /// Resolves a set and remembers the result. `stranger` is who asks, if it is for
@@ -312,10 +335,15 @@ impl PermissionSets {
         stranger: Option<Stranger>,
     ) -> crate::db::Result<()> {
         if self.may_store(nsid, found, stranger) {
-            return self.store(nsid, found).await;
+            return self.store(nsid, found, self.inner.clock.now()).await;
         }
-        let result = Arc::new(result_of(found, self.inner.clock.now()));
-        self.inner.unstored.insert(nsid.as_str().into(), result);
+        let mut result = result_of(found, self.inner.clock.now());
+        // The last good document stays while later lookups fail.
+        if result.document.is_none() {
+            let before = self.inner.unstored.get(nsid.as_str());
+            result.document = before.and_then(|before| before.document.clone());
+        }
+        self.inner.unstored.insert(nsid.as_str().into(), Arc::new(result));
         Ok(())
     }
 
@@ -330,13 +358,17 @@ impl PermissionSets {
         grows_by == 0 || self.inner.new_sets.spend(network, grows_by, self.inner.clock.now())
     }
 
-    async fn store(&self, nsid: &Nsid, found: &Result<String, String>) -> crate::db::Result<()> {
-        let now = self.inner.clock.now();
+    async fn store(
+        &self,
+        nsid: &Nsid,
+        found: &Result<String, String>,
+        at: Timestamp,
+    ) -> crate::db::Result<()> {
         let _one_at_a_time = self.inner.storing.lock().await;
         let mut tx = self.inner.db.begin().await?;
         match found {
-            Ok(document) => sql::put(&mut tx, nsid.as_str(), document, now).await?,
-            Err(problem) => sql::put_problem(&mut tx, nsid.as_str(), problem, now).await?,
+            Ok(document) => sql::put(&mut tx, nsid.as_str(), document, at).await?,
+            Err(problem) => sql::put_problem(&mut tx, nsid.as_str(), problem, at).await?,
         }
         tx.commit().await
     }
@@ -365,6 +397,19 @@ fn result_of(found: &Result<String, String>, now: Timestamp) -> StoredPermission
         checked_at: now,
         problem: found.as_ref().err().cloned(),
         used_at: None,
+    }
+}
+
+/// Returns the later result of both with the later document of both.
+fn joined(stored: StoredPermissionSet, unstored: &StoredPermissionSet) -> StoredPermissionSet {
+    let documents = stored.document.iter().chain(&unstored.document);
+    let document = documents.max_by_key(|(_, verified_at)| *verified_at).cloned();
+    let later = if stored.checked_at < unstored.checked_at { unstored } else { &stored };
+    StoredPermissionSet {
+        document,
+        checked_at: later.checked_at,
+        problem: later.problem.clone(),
+        used_at: stored.used_at,
     }
 }
 
@@ -408,7 +453,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_SETS: usize = 32;
 /// About the length of the name and of the reason why a lookup failed.
 const LONGEST_PROBLEM: usize = 1024;
-/// Bytes of new sets that pushed requests cause to be stored, per hour. Those that no grant uses stay
+/// Bytes of new sets that pushed requests cause to be stored per hour, and as many for grants. Those that no grant uses stay
 /// for a day.
 const NEW_SETS: u64 = 64 << 20;
 const NEW_SETS_OF_A_NETWORK: u64 = 4 << 20;
@@ -447,6 +492,9 @@ mod tests {
         a_set_on_a_host_of_the_fleet_is_read_there,
         a_good_copy_is_not_held_up_by_a_silent_author,
         over_the_budget_sets_are_used_and_not_stored,
+        a_failed_lookup_throws_no_good_copy_away,
+        a_set_of_a_grant_is_stored,
+        the_sets_of_one_token_and_one_page_are_looked_up_together,
         a_name_that_leads_nowhere_spends_no_budget
     );
 
@@ -533,8 +581,12 @@ mod tests {
         /// What a token of this scope contains, and whether the consent page knows the set.
         async fn use_of(&self, scope: &str) -> (String, bool) {
             let expanded = self.sets.expand(&ApprovedScope::stored(scope.to_owned())).await.unwrap();
-            let set = scope.split(' ').nth(1).unwrap();
-            (expanded.as_str().to_owned(), self.sets.view(set).await.unwrap().is_some())
+            (expanded.as_str().to_owned(), self.is_shown(scope).await)
+        }
+
+        /// Whether the consent page knows the set of this scope.
+        async fn is_shown(&self, scope: &str) -> bool {
+            !self.sets.views(scope.split(' ')).await.unwrap().is_empty()
         }
 
         fn later(&self, by: Duration) {
@@ -573,9 +625,10 @@ mod tests {
             "atproto repo:org.example.note",
             "71: what names another namespace is dropped"
         );
-        let view = harness.sets.view("include:org.example.set").await.unwrap().unwrap();
+        let mut views = harness.sets.views(SCOPE.split(' ')).await.unwrap();
+        let view = views.remove("include:org.example.set").unwrap();
         assert_eq!((view.set.title(&["de"]), view.expanded.len()), (Some("Notes"), 1));
-        assert!(harness.sets.view("repo:*").await.unwrap().is_none());
+        assert!(!harness.is_shown("atproto repo:*").await);
 
         harness.later(Duration::from_hours(89 * 24));
         assert_eq!(harness.refused(SCOPE).await, "fine");
@@ -656,13 +709,13 @@ mod tests {
         let scope = harness.publish("over");
         assert_eq!(harness.refused(&scope).await, "fine");
         let good = ("atproto repo:com.example.note".to_owned(), true);
-        assert_eq!(harness.use_of(&scope).await, good);
+        assert!(harness.is_shown(&scope).await);
         let asked = harness.site.asked(RECORD);
         assert_eq!(harness.refused(&scope).await, "fine");
         assert_eq!((harness.site.asked(RECORD), harness.rows().await), (asked, 1), "it is in memory");
         // Another process, or a memory that others have filled.
         harness.sets.inner.unstored.clear();
-        assert_eq!(harness.use_of(&scope).await, good);
+        assert!(harness.is_shown(&scope).await);
         assert_eq!((harness.site.asked(RECORD), harness.rows().await), (asked + 1, 1));
         harness.sets.inner.unstored.clear();
         assert_eq!(harness.refused(&scope).await, "fine");
@@ -672,6 +725,86 @@ mod tests {
         assert_eq!(harness.refused(&scope).await, "fine");
         assert_eq!(harness.rows().await, 2);
         assert_eq!(harness.use_of(&scope).await, good);
+    }
+
+    /// Polls until a lookup of this set has failed.
+    async fn until_failed(harness: &PermissionSetHarness, name: &str) {
+        let nsid: Nsid = name.parse().unwrap();
+        let failed = async {
+            while harness.sets.known(&nsid).await.unwrap().is_none_or(|known| known.set.problem.is_none()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), failed).await.expect("a lookup failed");
+    }
+
+    async fn a_failed_lookup_throws_no_good_copy_away(db: Db) {
+        let harness = PermissionSetHarness::new(db.clone()).await;
+        let good = ("atproto repo:com.example.note".to_owned(), true);
+        harness.sets.inner.new_sets.spend_all(harness.clock.now());
+        harness.sets.inner.used_sets.spend_all(harness.clock.now());
+        let scope = harness.publish("kept");
+        assert_eq!(harness.refused(&scope).await, "fine");
+        harness.later(Duration::from_mins(6));
+        harness.site.put(RECORD, 500, CAR, "");
+        assert_eq!(harness.use_of(&scope).await, good, "refreshed in the background");
+        until_failed(&harness, "com.example.kept").await;
+        assert_eq!((harness.use_of(&scope).await, harness.rows().await), (good.clone(), 0));
+    }
+
+    #[test]
+    fn the_later_document_stays_beside_the_later_result() {
+        let at = Timestamp::from_seconds;
+        let set = |document: Option<(&str, i64)>, checked_at, problem: Option<&str>| StoredPermissionSet {
+            document: document.map(|(text, verified_at)| (text.to_owned(), at(verified_at))),
+            checked_at: at(checked_at),
+            problem: problem.map(str::to_owned),
+            used_at: None,
+        };
+        let (old, new) = (Some(("old", 1)), Some(("new", 2)));
+        for (stored, unstored, expected) in [
+            (set(old, 3, Some("away")), set(new, 2, None), set(new, 3, Some("away"))),
+            (set(old, 1, None), set(new, 3, Some("away")), set(new, 3, Some("away"))),
+            (set(new, 2, None), set(old, 1, None), set(new, 2, None)),
+            (set(old, 1, None), set(None, 2, Some("away")), set(old, 2, Some("away"))),
+            (set(None, 2, Some("away")), set(old, 1, None), set(old, 2, Some("away"))),
+        ] {
+            assert_eq!(joined(stored, &unstored), expected);
+        }
+    }
+
+    /// Strangers can spend what they may have stored, and fill the memory.
+    async fn a_set_of_a_grant_is_stored(db: Db) {
+        let harness = PermissionSetHarness::new(db).await;
+        let good = ("atproto repo:com.example.note".to_owned(), true);
+        harness.sets.inner.new_sets.spend_all(harness.clock.now());
+        let scope = harness.publish("used");
+        assert_eq!((harness.refused(&scope).await.as_str(), harness.rows().await), ("fine", 0));
+        assert_eq!((harness.use_of(&scope).await, harness.rows().await), (good.clone(), 1));
+        harness.sets.inner.unstored.clear();
+        harness.later(Duration::from_mins(6));
+        harness.site.put(RECORD, 500, CAR, "");
+        assert_eq!(harness.use_of(&scope).await, good);
+    }
+
+    async fn the_sets_of_one_token_and_one_page_are_looked_up_together(db: Db) {
+        for is_token in [true, false] {
+            let harness = PermissionSetHarness::new(db.clone()).await;
+            let gate = Gate::closed();
+            harness.site.trouble(RECORD, Trouble::Held(gate.clone()));
+            let name = if is_token { "token" } else { "page" };
+            let many: Vec<String> = (0..6).map(|n| format!("include:com.example.{name}{n}")).collect();
+            let scope = format!("atproto {}", many.join(" "));
+            let work = async {
+                if is_token { harness.use_of(&scope).await.1 } else { harness.is_shown(&scope).await }
+            };
+            let all = async {
+                // No answer comes before all are asked for.
+                until_asked(&harness.site, 6).await;
+                gate.open();
+            };
+            assert!(!tokio::join!(work, all).0, "the records are garbage");
+        }
     }
 
     async fn a_name_that_leads_nowhere_spends_no_budget(db: Db) {

@@ -38,7 +38,7 @@ impl RequestedScope {
         &self.0
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn values(&self) -> impl Iterator<Item = &str> + Clone {
         self.0.split(' ')
     }
 
@@ -68,7 +68,7 @@ impl ApprovedScope {
         &self.0
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn values(&self) -> impl Iterator<Item = &str> + Clone {
         self.0.split(' ')
     }
 

@@ -81,10 +81,11 @@ impl OAuth {
         &self,
         opened: &OpenRequest,
         did: &Did,
-        values: impl Iterator<Item = &'a str>,
+        values: impl Iterator<Item = &'a str> + Clone,
         may_choose: bool,
     ) -> Result<Vec<Permission>, Problem> {
         let known = self.granted_before(opened, did).await?;
+        let sets = self.sets.views(values.clone()).await?;
         let mut permissions = Vec::new();
         for value in values {
             // Only known values were kept when the request was pushed.
@@ -94,7 +95,7 @@ impl OAuth {
                 value: value.to_owned(),
                 new: !known.contains(value),
                 optional: may_choose && value != "atproto",
-                set: self.sets.view(value).await?,
+                set: sets.get(value).cloned(),
             });
         }
         // The sort is stable, so the other values keep the order of the request.

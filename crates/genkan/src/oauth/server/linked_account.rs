@@ -35,13 +35,14 @@ impl OAuth {
         // The account's own server has decided. Genkan grants what that server granted, and no
         // more.
         let granted = Scopes::parse(linked.scope.as_str());
+        let sets = self.sets.views(opened.request.pushed.scope.values()).await?;
         let mut allowed: Vec<String> = Vec::new();
         for asked in opened.request.pushed.scope.values() {
             let is_granted =
                 asked.parse::<Scope>().is_ok_and(|scope| granted.iter().any(|(_, own)| *own == scope));
             if is_granted {
                 allowed.push(asked.to_owned());
-            } else if let Some(set) = self.sets.view(asked).await? {
+            } else if let Some(set) = sets.get(asked) {
                 let covered: Vec<_> = set.expanded.iter().filter(|scope| granted.covers(scope)).collect();
                 // A set that is granted in part is replaced by its granted values, so that the
                 // token claims nothing else.
