@@ -12,8 +12,8 @@ use std::sync::Arc;
 use data_encoding::BASE32_NOPAD;
 use futures_util::future::BoxFuture;
 use genkan_protocol::crypto::P256PrivateKey;
-use genkan_protocol::oauth::client_assertion;
 use genkan_protocol::oauth::jwk::{Jwk, JwkSet};
+use genkan_protocol::oauth::{client_assertion, client_id};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -112,16 +112,18 @@ impl Client {
     }
 
     /// The client id for a scope that is stored nowhere. It carries the scope, from which every
-    /// replica makes its document.
-    pub(super) fn name_with(&self, scope: &str) -> ClientName {
+    /// replica makes its document. `None` if servers would find it too long.
+    pub(super) fn name_with(&self, scope: &str) -> Option<ClientName> {
         let query = query::of_pairs(&[("scope", scope)]);
-        ClientName { id: format!("{}?{query}", self.name_for(scope).id), own_document: None }
+        let id = format!("{}?{query}", self.name_for(scope).id);
+        (id.len() <= client_id::MAX_LENGTH).then_some(ClientName { id, own_document: None })
     }
 
     /// Returns the document of a client id that carries its scope, if `hash` is that of the scope.
     pub(super) fn document_with(&self, hash: &str, scope: &str) -> Option<Value> {
         let is_named = self.name_for(scope).own_document.as_deref() == Some(hash);
-        is_named.then(|| self.document_of(&self.name_with(scope).id, scope))
+        let name = self.name_with(scope).filter(|_| is_named)?;
+        Some(self.document_of(&name.id, scope))
     }
 
     /// Returns the hash in a client id whose document is made from a row.
@@ -250,7 +252,12 @@ mod tests {
         assert!(other.own_document.is_some() && other.id != stable.id);
         assert_eq!(other.id, client.name_for("atproto repo:com.example.post").id, "always the same");
         let scope = "atproto repo:com.example.post?action=create";
-        let carried = client.name_with(scope);
+        let carried = client.name_with(scope).unwrap();
+        // An id has a certain length at most.
+        let carried_with = |values: usize| client.name_with(&"x".repeat(values));
+        let longest = client_id::MAX_LENGTH - carried_with(0).unwrap().id.len();
+        assert!(ClientId::parse(&carried_with(longest).unwrap().id, &[]).is_ok());
+        assert!(carried_with(longest + 1).is_none());
         let hash = client.name_for(scope).own_document.unwrap();
         let document_of_carried = client.document_with(&hash, scope).unwrap();
         assert!(client.document_with(&hash, "atproto repo:com.example.other").is_none());

@@ -85,7 +85,10 @@ impl Links {
             // Anyone can begin a sign-in for a scope of their own, and have a row stored. Without
             // the row the client id carries the scope.
             if is_new && !inner.new_clients.spend(login.network, login.scope.len(), now) {
-                name = inner.client.name_with(login.scope);
+                name = inner.client.name_with(login.scope).ok_or_else(|| {
+                    // Its server would refuse the id, and the person could do nothing about it.
+                    BeginError::Away("too many long scopes of strangers are stored".into())
+                })?;
             } else {
                 // Stored first, because the server fetches the document during the push. Only for a
                 // day: a sign-in that ends well stores it for as long as its session may live.

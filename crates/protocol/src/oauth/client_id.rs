@@ -96,7 +96,8 @@ impl ClientId {
     }
 }
 
-const MAX_LENGTH: usize = 2048;
+/// The longest client id that servers accept, in bytes.
+pub const MAX_LENGTH: usize = 2048;
 const DEVELOPMENT: &str = "http://localhost";
 
 /// Top-level domains that do not exist on the public internet (RFC 6761 §6, RFC 6762 §3).

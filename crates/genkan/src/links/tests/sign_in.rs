@@ -348,11 +348,14 @@ async fn strangers_cause_only_so_many_client_documents(db: Db) {
     let scope = "atproto repo:com.example.post";
     harness.links.inner.new_clients.spend_all(harness.now());
     let client = &harness.links.inner.client;
-    let (carried, hash) = (client.name_with(scope), client.name_for(scope).own_document.unwrap());
+    let (carried, hash) = (client.name_with(scope).unwrap(), client.name_for(scope).own_document.unwrap());
     harness.pds.know_client(&carried.id, scope, harness.links.client_key_set());
     let departure = harness.begin_for("ann.example.com", scope).await.unwrap();
     assert!(departure.url.contains(&query::escaped(&carried.id)), "{}", departure.url);
     assert_eq!(harness.links.client_document(Some(&hash), None).await.unwrap(), None, "it has no row");
+    let long = format!("atproto {}", "repo:com.example.post ".repeat(150).trim());
+    let told = harness.begin_for("ann.example.com", &long).await;
+    assert!(matches!(told, Err(BeginError::Away(_))), "its id would be refused: {told:?}");
     let document = harness.links.client_document(Some(&hash), Some(scope)).await.unwrap().unwrap();
     assert_eq!((&document["client_id"], &document["scope"]), (&json!(carried.id), &json!(scope)));
     let callback = harness.visit(&departure).await;
