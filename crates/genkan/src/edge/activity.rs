@@ -157,9 +157,14 @@ impl Activity {
     /// itself is too slow. A stream that is too slow ends by itself.
     fn takes_too_little(&self, settings: &Settings, now: Instant) -> bool {
         let elapsed = now.duration_since(self.checked_at.replace(now));
+        // While the system sends what it took of a client that was fast, no stream can be served. The
+        // limit of the connection holds meanwhile.
+        let is_draining = self.unsent.is_draining();
         self.streams.borrow_mut().retain(|stream| {
             let Some(stream) = stream.upgrade() else { return false };
-            stream.sample(elapsed, settings.intake);
+            if !is_draining {
+                stream.sample(elapsed, settings.intake);
+            }
             true
         });
         self.blocked_since.get().is_some() && self.intake.sample(elapsed, settings.intake)
@@ -168,7 +173,7 @@ impl Activity {
     /// Compares each wait with its limit. Called by the worker a few times a second.
     pub(super) fn check(&self, settings: &Settings, now: Instant) {
         if self.unsent.look(&self.intake, self.blocked_since.get().is_some()) {
-            // The task writes again, has to wait again, and sets the bound.
+            // The task writes again, has to wait again, and sets the bound or asks the system.
             self.wake();
         }
         let passed =

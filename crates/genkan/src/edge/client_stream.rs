@@ -57,8 +57,8 @@ impl ClientStream {
         let Activity { intake, unsent, blocked_since, .. } = &*self.activity;
         match outcome {
             Poll::Pending => {
-                unsent.waits(&self.stream);
-                if blocked_since.get().is_none() {
+                let has_taken = unsent.waits(&self.stream, intake);
+                if has_taken || blocked_since.get().is_none() {
                     blocked_since.set(Some(monotonic_now()));
                 }
             }

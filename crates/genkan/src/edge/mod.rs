@@ -11,8 +11,8 @@
 //! The files follow a request: `threads` opens the listeners, `worker` accepts a connection and
 //! admits it, `connection` serves it (`client_stream` reads strictly below hyper), `service` answers
 //! each of its requests, and `answer` makes the refusals. `context` is what they hand down. A client
-//! that takes too little of its answers (`intake`) loses its connection, or its HTTP/2 stream
-//! (`http2_stream`).
+//! that takes too little of its answers (`intake`, and `send_queue` where writes do not show it) loses
+//! its connection, or its HTTP/2 stream (`http2_stream`).
 
 mod activity;
 mod address;
@@ -26,6 +26,7 @@ mod failures;
 mod http2_stream;
 mod intake;
 mod local;
+mod send_queue;
 mod service;
 mod settings;
 #[cfg(test)]
