@@ -18,7 +18,7 @@ use crate::credentials::{Credentials, Pairing};
 use crate::db::feed::{Change, Feed};
 use crate::db::{Db, PoolSize, ServingLock, Upgrade};
 use crate::fleet::{self, Fleet, HostClient};
-use crate::identity::{Directory, Documents, HandlePolicy, Handles, Identity};
+use crate::identity::{Directory, Documents, HandlePolicy, Handles, HomeDocuments, Identity};
 use crate::keys::{self, Ring, SealedColumn, WebPurpose};
 use crate::limits::{AttemptError, Limit, RateLimits, address, address_at_host, all_at_host};
 use crate::links::{self, ClientKey, Links};
@@ -54,6 +54,7 @@ pub(crate) struct Services {
     pub(crate) hosts: HostClient,
     pub(crate) unguarded: UnguardedClient,
     pub(crate) identity: Identity,
+    pub(crate) home_documents: HomeDocuments,
     pub(crate) accounts: Accounts,
     pub(crate) passwords: Passwords,
     pub(crate) app_passwords: AppPasswords,
@@ -140,6 +141,8 @@ impl App {
         let guarded = external_names(&config)?;
         let identity = identity(&config, &clock, unguarded.clone(), &guarded);
 
+        let home_documents = HomeDocuments::new(db.clone(), clock.clone(), &feed, identity.documents.clone());
+
         // The accounts subscribe to the feed, so that a change by another process empties their
         // cache.
         let accounts = Accounts::new(db.clone(), clock.clone(), &feed);
@@ -212,6 +215,7 @@ impl App {
             directory: identity.directory.clone(),
             handles: identity.handles.clone(),
             policy: rules.handles.clone(),
+            home_documents: home_documents.clone(),
         });
         let sign_ups = SignUps::new(
             signup::Dependencies {
@@ -269,6 +273,7 @@ impl App {
             emails: emails.clone(),
             ring: ring.clone(),
             directory: identity.directory.clone(),
+            home_documents: home_documents.clone(),
         };
         let documents = identity.documents.clone();
         // A rename changes the DID document, so its cached copy must go with the account's other
@@ -284,6 +289,7 @@ impl App {
             hosts,
             unguarded,
             identity,
+            home_documents,
             accounts,
             passwords,
             app_passwords,

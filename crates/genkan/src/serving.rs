@@ -318,12 +318,23 @@ fn plc_proxy(app: &App) -> PlcProxy {
         let db = db.clone();
         Box::pin(async move { accounts::is_known(&db, &did).await })
     };
+    let (db, home_documents) = (app.db.clone(), app.home_documents.clone());
+    let changed = move |did: Did| -> BoxFuture<'static, Result<(), db::Error>> {
+        let (db, home_documents) = (db.clone(), home_documents.clone());
+        Box::pin(async move {
+            let mut tx = db.begin().await?;
+            home_documents.forget(&mut tx, &did).await?;
+            accounts::note_change(&mut tx, &did).await?;
+            tx.commit().await
+        })
+    };
     let proxy = PlcProxy::new(
         settings,
         app.unguarded.clone(),
         app.clock.clone(),
         Prober::new(&app.ring),
         Box::new(knows),
+        Box::new(changed),
     );
     let forgetting = proxy.clone();
     app.feed.subscribe(Change::Account, move |did| forgetting.forget(did));

@@ -286,6 +286,16 @@ pub(super) const STEPS: &[Step] = &[
         "earlier sign-ins by rotation",
         include_str!("../../../../migrations/0322_earlier_sign_ins_by_rotation.sql"),
     ),
+    Step::new(
+        350,
+        "documents of home accounts",
+        include_str!("../../../../migrations/0350_home_documents.sql"),
+    ),
+    Step::new(
+        351,
+        "documents of home accounts by check",
+        include_str!("../../../../migrations/0351_home_documents_by_check.sql"),
+    ),
 ];
 
 #[cfg(test)]

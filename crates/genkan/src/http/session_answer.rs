@@ -1,8 +1,6 @@
 //! The body of every session answer: `createAccount`, `createSession`, `refreshSession`,
 //! `getSession`.
 
-use std::time::Duration;
-
 use genkan_protocol::did_document::DidDocument;
 use genkan_protocol::plc;
 use serde::Serialize;
@@ -11,7 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::accounts::{Account, Standing};
 use crate::app::App;
 use crate::fleet::Host;
-use crate::identity::Freshness;
+use crate::identity::HomeRecords;
 use crate::sessions::SessionTokens;
 
 /// The tokens, the account and its DID document.
@@ -74,32 +72,29 @@ impl SessionAnswer {
 
 /// The account's DID document, if it names the account's home.
 ///
-/// It comes from the cache or the PLC directory. If that does not answer in time, the document is
-/// built from Genkan's own records.
+/// It comes from Genkan's copy. If there is none and the PLC directory does not answer in time, the
+/// document is built from Genkan's own records.
 async fn home_document(app: &App, account: &Account) -> Option<Box<RawValue>> {
     // Clients take the PDS from this document, so it must name the host that has the account now.
     let host = app.fleet.host(&account.host)?;
-    for freshness in [Freshness::Remembered, Freshness::Asked] {
-        let asked = app.identity.documents.resolve_whole(&account.did, freshness);
-        match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(document)) if document.facts.pds.as_ref() == Ok(&host.origin) => {
-                return Some(document.text.clone());
-            }
-            // The cached document may be from before a move, so the directory is asked once.
-            Ok(Ok(_)) => {}
-            // The directory says that the DID no longer exists. A document of Genkan's own would
-            // contradict it.
-            Ok(Err(cause)) if !cause.is_passing() => return None,
-            Ok(Err(_)) | Err(_) => return to_raw_value(&by_our_records(account, &host)).ok(),
-        }
+    let records = HomeRecords {
+        did: &account.did,
+        handle: &account.handle,
+        host: &host.origin,
+        host_key: &account.host_key,
+        is_active: account.standing() == Standing::Active,
+    };
+    match app.home_documents.find(records).await {
+        Ok(document) if document.facts.pds.as_ref() == Ok(&host.origin) => Some(document.text.clone()),
+        Ok(_) => None,
+        // The directory says that the DID no longer exists. A document of Genkan's own would
+        // contradict it.
+        Err(cause) if !cause.is_passing() => None,
+        Err(_) => to_raw_value(&by_our_records(account, &host)).ok(),
     }
-    None
 }
 
 fn by_our_records(account: &Account, host: &Host) -> DidDocument {
     let data = plc::Data::of_account(Vec::new(), &account.host_key, &account.handle, host.origin.as_str());
     DidDocument::of_plc_data(&account.did, &data)
 }
-
-/// How long a session answer may wait for the directory. People wait for it to sign in.
-const PATIENCE: Duration = Duration::from_secs(2);

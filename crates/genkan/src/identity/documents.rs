@@ -12,26 +12,26 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::memory::LookupCache;
 use super::{Directory, DirectoryError, Error, Freshness};
 use crate::base::fetch::{GuardedClient, GuardedError, Limits, Pool};
-use crate::base::{Clock, Weigh, allocation};
+use crate::base::{Clock, Weigh};
 use crate::limits::ClientNetwork;
 
 /// Resolves DIDs, `did:plc` at the directory and `did:web` at its own host. Cheap to clone.
 ///
 /// Anyone can publish a document and make Genkan resolve it. So only what is used of a document is
-/// kept. The whole text is kept for callers that pass it on, in a cache of its own.
+/// kept. The whole text is read for callers that pass it on, and kept in
+/// [`HomeDocuments`](super::HomeDocuments).
 #[derive(Clone, Debug)]
 pub(crate) struct Documents {
     sources: Sources,
     facts: LookupCache<Arc<AccountFacts>>,
-    whole: LookupCache<Arc<WholeDocument>>,
 }
 
 /// A DID document to pass on.
 #[derive(Debug)]
-pub(crate) struct WholeDocument {
-    pub(crate) facts: AccountFacts,
+pub(super) struct WholeDocument {
+    pub(super) facts: AccountFacts,
     /// The document as Genkan writes it.
-    pub(crate) text: Box<RawValue>,
+    pub(super) text: Box<RawValue>,
 }
 
 /// Where documents come from.
@@ -48,8 +48,7 @@ impl Documents {
         let guarded = guarded.in_pool(Pool::DidDocuments);
         Self {
             sources: Sources { directory, guarded, within },
-            facts: LookupCache::new(clock.clone(), FACTS_BYTES, FACTS_TYPICAL),
-            whole: LookupCache::new(clock, WHOLE_BYTES, WHOLE_TYPICAL),
+            facts: LookupCache::new(clock, FACTS_BYTES, FACTS_TYPICAL),
         }
     }
 
@@ -77,25 +76,14 @@ impl Documents {
         self.facts.get(did.as_str(), freshness, look_up).await
     }
 
-    /// Returns the whole document of `did`.
-    pub(crate) async fn resolve_whole(
-        &self,
-        did: &Did,
-        freshness: Freshness,
-    ) -> Result<Arc<WholeDocument>, Error> {
-        let look_up = || {
-            let (sources, asked) = (self.sources.clone(), did.clone());
-            async move {
-                let text = sources.text(&asked).await?;
-                // First, because the facts' reader bounds the tree that is built next.
-                let facts = read_facts(&text, &asked)?;
-                let document: DidDocument =
-                    serde_json::from_slice(&text).map_err(|_| not_a_document(&asked))?;
-                let text = to_raw_value(&document).map_err(|_| not_a_document(&asked))?;
-                Ok(Arc::new(WholeDocument { facts, text }))
-            }
-        };
-        self.whole.get(did.as_str(), freshness, look_up).await
+    /// Fetches the whole document of `did`. Nothing of it is cached here.
+    pub(super) async fn fetch_whole(&self, did: &Did) -> Result<WholeDocument, Error> {
+        let text = self.sources.text(did).await?;
+        // First, because the facts' reader bounds the tree that is built next.
+        let facts = read_facts(&text, did)?;
+        let document: DidDocument = serde_json::from_slice(&text).map_err(|_| not_a_document(did))?;
+        let text = to_raw_value(&document).map_err(|_| not_a_document(did))?;
+        Ok(WholeDocument { facts, text })
     }
 
     /// Returns what the document says about the account, if it is cached and young enough.
@@ -103,10 +91,9 @@ impl Documents {
         self.facts.recall(did)
     }
 
-    /// Drops a document from the caches, after a change that Genkan knows of.
+    /// Drops a document from the cache, after a change that Genkan knows of.
     pub(crate) fn forget(&self, did: &str) {
         self.facts.forget(did);
-        self.whole.forget(did);
     }
 }
 
@@ -183,12 +170,6 @@ impl Weigh for AccountFacts {
     }
 }
 
-impl Weigh for WholeDocument {
-    fn heap_bytes(&self) -> usize {
-        self.facts.heap_bytes() + allocation(self.text.get().len())
-    }
-}
-
 /// Returns the origin, as text, at which the document of a `did:web` with this identifier is.
 /// `None` if the identifier has a path, or something else than a port that is percent-encoded.
 ///
@@ -222,9 +203,6 @@ const LIMITS: Limits = Limits {
 /// The most bytes of the cache of facts: some 20 000 accounts with a `did:plc`.
 const FACTS_BYTES: usize = 16 << 20;
 const FACTS_TYPICAL: usize = 700;
-/// The most bytes of the cache of whole documents, for the sign-ins and refreshes of some minutes.
-const WHOLE_BYTES: usize = 16 << 20;
-const WHOLE_TYPICAL: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -326,7 +304,7 @@ mod tests {
             let did: Did = did.parse().unwrap();
             let refused = documents.resolve(&did, Freshness::Remembered).await.unwrap_err();
             assert!(matches!(&refused, Error::Unusable(why) if why.contains("too many")), "{refused:?}");
-            assert!(documents.resolve_whole(&did, Freshness::Remembered).await.is_err());
+            assert!(documents.fetch_whole(&did).await.is_err());
             // Long texts are no values: such a document is read, and only the account is kept.
             let page = format!(r#"{{"id":"{did}","more":"{}"}}"#, "x".repeat(250_000));
             site.put("/.well-known/did.json", 200, "application/json", &page);

@@ -7,13 +7,13 @@ use crate::base::{Timestamp, monotonic_now};
 use crate::db::sweep::{Batch, Sweep};
 use crate::db::{feed, replicas};
 use crate::telemetry::metrics::{JOB_FAILURES, SWEPT};
-use crate::{accounts, db, links, mail, oauth, sessions, signin};
+use crate::{accounts, db, identity, links, mail, oauth, sessions, signin};
 
 /// The sweeps of every room.
 fn all() -> impl Iterator<Item = &'static Sweep> {
     [sessions::SWEEPS, OTHERS, links::SWEEPS, signin::SWEEPS, oauth::SWEEPS, mail::SWEEPS]
         .into_iter()
-        .chain([accounts::emails::SWEEPS])
+        .chain([accounts::emails::SWEEPS, identity::SWEEPS])
         .flatten()
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use genkan_protocol::plc::{self, Data, Operation, Service};
 
-use crate::accounts::{Account, CodeError, Emails};
+use crate::accounts::{self, Account, CodeError, Emails};
 use crate::base::{Clock, WaitingClient};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
-use crate::identity::{Directory, DirectoryError};
+use crate::identity::{Directory, DirectoryError, HomeDocuments};
 use crate::keys::Ring;
 use crate::mail::Reason;
 
@@ -46,6 +46,7 @@ pub(crate) struct Moves {
     pub(crate) emails: Emails,
     pub(crate) ring: Ring,
     pub(crate) directory: Directory,
+    pub(crate) home_documents: HomeDocuments,
 }
 
 impl Moves {
@@ -85,6 +86,9 @@ impl Moves {
         // The audit record is committed before the operation leaves, so every signature is on
         // record.
         audit::record(&mut tx, now, actor, "plc.sign", did, &last.cid()).await?;
+        // The owner submits it from anywhere.
+        self.home_documents.expect_change(&mut tx, &account.did).await?;
+        accounts::note_change(&mut tx, &account.did).await?;
         tx.commit_for(client).await?;
         Ok(plc::update(&last.cid(), data, rotation))
     }

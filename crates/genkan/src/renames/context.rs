@@ -4,7 +4,7 @@ use crate::accounts::Accounts;
 use crate::base::{Clock, Timestamp, random};
 use crate::db::Db;
 use crate::fleet::{Fleet, HostClient};
-use crate::identity::{Directory, HandlePolicy, Handles};
+use crate::identity::{Directory, HandlePolicy, Handles, HomeDocuments};
 use crate::keys::Ring;
 
 /// The services that handle changes use.
@@ -19,6 +19,7 @@ pub(crate) struct Dependencies {
     pub(crate) directory: Directory,
     pub(crate) handles: Handles,
     pub(crate) policy: HandlePolicy,
+    pub(crate) home_documents: HomeDocuments,
 }
 
 /// The services of handle changes, and the name of one task. Cheap to clone.

@@ -118,6 +118,7 @@ async fn keep(of: &Context, did: &Did) -> Result<(), Error> {
         return Err(Error::UnderWay);
     }
     accounts::take_reserved_handle(&mut tx, did).await?;
+    of.with.home_documents.forget(&mut tx, did).await?;
     accounts::note_change(&mut tx, did).await?;
     Ok(tx.commit().await?)
 }

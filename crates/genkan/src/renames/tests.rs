@@ -15,7 +15,7 @@ use crate::db::feed::Feed;
 use crate::db::on_each_database;
 use crate::fleet::Fleet;
 use crate::fleet::testing::{add_host, host_client};
-use crate::identity::{Directory, HandlePolicy, Handles, PolicyError};
+use crate::identity::{Directory, Documents, HandlePolicy, Handles, HomeDocuments, PolicyError};
 use crate::keys::Ring;
 
 on_each_database!(
@@ -56,13 +56,17 @@ impl RenameHarness {
         .await;
         let dns = Dns::new(&[dns.address()]).unwrap();
         let guarded = GuardedClient::new(dns, tls::client_config(None).unwrap(), Vec::new());
+        let directory_client = Directory::of(&directory);
+        let documents =
+            Documents::new(directory_client.clone(), &guarded, clock.clone(), Duration::from_secs(5));
         let renames = Renames::new(Dependencies {
+            home_documents: HomeDocuments::new(db.clone(), clock.clone(), &feed, documents),
             accounts: Accounts::new(db.clone(), clock.clone(), &feed),
             db,
             ring,
             fleet,
             hosts: host_client(),
-            directory: Directory::of(&directory),
+            directory: directory_client,
             handles: Handles::new(&guarded, clock.clone(), Duration::from_secs(5)),
             policy: HandlePolicy::new(vec![".test".to_owned()], &[], true),
             clock,

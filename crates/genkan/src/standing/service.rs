@@ -14,6 +14,7 @@ use crate::credentials::{Credentials, Ending};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
 use crate::fleet::{Fleet, Host, HostClient, HostError, StatusChange};
+use crate::identity;
 use crate::signin::Attempts;
 
 /// What a deactivation says about the account's deletion.
@@ -97,6 +98,7 @@ impl Standings {
         }
         self.credentials.end(&mut tx, did, Ending::Everything).await?;
         self.attempts.forget(&mut tx, did).await?;
+        identity::delete_document(&mut tx, did).await?;
         note_change(&mut tx, did).await?;
         tx.commit().await?;
         let host = self.home(&account)?;

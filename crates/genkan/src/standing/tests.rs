@@ -7,7 +7,8 @@ use crate::db::{Db, on_each_database};
 on_each_database!(
     a_takedown_is_not_ended_by_the_owner,
     a_restoration_that_fails_leaves_the_takedown_to_be_told,
-    a_takedown_overrules_a_restoration_at_work
+    a_takedown_overrules_a_restoration_at_work,
+    a_deletion_takes_the_copy_of_the_document
 );
 
 /// The host is away, so a call that comes as far as the host fails otherwise.
@@ -51,4 +52,17 @@ async fn a_takedown_overrules_a_restoration_at_work(db: Db) {
     );
     let later = now.plus(std::time::Duration::from_mins(2));
     assert_eq!(sql::abandoned(&app.db, later, 9).await.unwrap(), [did.to_string()]);
+}
+
+async fn a_deletion_takes_the_copy_of_the_document(db: Db) {
+    let (app, ann) = app_with_ann(db).await;
+    let mut tx = app.db.begin().await.unwrap();
+    app.home_documents.forget(&mut tx, &ann.did).await.unwrap();
+    tx.commit().await.unwrap();
+    let count = "SELECT COUNT(*) FROM home_documents";
+    let copies = async || sqlx::query_scalar::<_, i64>(count).fetch_one(app.db.reader()).await.unwrap();
+    assert_eq!(copies().await, 1);
+    // The host is away. The account can no longer be used all the same.
+    assert!(matches!(app.standings.delete(&ann.did, Actor::Operator).await, Err(Error::Host(_))));
+    assert_eq!(copies().await, 0);
 }

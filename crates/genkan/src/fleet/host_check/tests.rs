@@ -46,7 +46,14 @@ async fn unconfigured() -> HostCheckHarness {
     };
     let knows = |_| -> BoxFuture<'static, Result<bool, crate::db::Error>> { Box::pin(async { Ok(false) }) };
     let client = UnguardedClient::new(None).unwrap();
-    let proxy = PlcProxy::new(settings, client, Clock::of_process(), Prober::new(&ring), Box::new(knows));
+    let proxy = PlcProxy::new(
+        settings,
+        client,
+        Clock::of_process(),
+        Prober::new(&ring),
+        Box::new(knows),
+        Box::new(|_| Box::pin(async { Ok(()) })),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let front_url = format!("http://localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();
     tokio::spawn(proxy.serve(listener, std::future::pending()));

@@ -19,6 +19,9 @@ use crate::base::{Clock, Origin};
 /// Whether Genkan has an account or a sign-up of a DID.
 pub(crate) type Knows = dyn Fn(Did) -> BoxFuture<'static, Result<bool, crate::db::Error>> + Send + Sync;
 
+/// What follows an operation of a DID that the directory may have accepted.
+pub(crate) type Changed = dyn Fn(Did) -> BoxFuture<'static, Result<(), crate::db::Error>> + Send + Sync;
+
 /// The PLC proxy. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct PlcProxy {
@@ -32,6 +35,7 @@ struct Inner {
     cache: Cache,
     prober: Prober,
     knows: Box<Knows>,
+    changed: Box<Changed>,
 }
 
 /// The settings of the PLC proxy.
@@ -58,10 +62,11 @@ impl PlcProxy {
         clock: Clock,
         prober: Prober,
         knows: Box<Knows>,
+        changed: Box<Changed>,
     ) -> Self {
         let PlcProxySettings { directory, timeout, cache_entries, cache_lifetime } = settings;
         let cache = Cache::new(clock, cache_entries, cache_lifetime);
-        Self { inner: Arc::new(Inner { directory, client, timeout, cache, prober, knows }) }
+        Self { inner: Arc::new(Inner { directory, client, timeout, cache, prober, knows, changed }) }
     }
 
     /// Forgets a DID after a change, so that the next reader asks the directory.
@@ -85,6 +90,15 @@ impl PlcProxy {
             Method::GET | Method::HEAD => self.read(asked).await,
             Method::POST if asked.part.is_empty() => self.write(asked).await,
             _ => Page::message(StatusCode::METHOD_NOT_ALLOWED, "GET and POST are served here"),
+        }
+    }
+
+    /// Tells all replicas that a document may have changed.
+    async fn report_change(&self, did: &str) {
+        let Ok(parsed) = did.parse::<Did>() else { return };
+        if let Err(cause) = (self.inner.changed)(parsed).await {
+            // The operation is in the log. Copies of the document are renewed within a day.
+            tracing::warn!(cause = &cause as &dyn std::error::Error, "a change of {did} was not noted");
         }
     }
 
@@ -116,6 +130,7 @@ impl PlcProxy {
                 // Even after a refusal or without an answer: the operation may be in the log all
                 // the same.
                 self.forget(&did);
+                self.report_change(&did).await;
                 page
             }
             Ok(false) => {

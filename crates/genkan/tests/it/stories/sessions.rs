@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use genkan_protocol::plc;
 use genkan_testing::network::{claims_of, within};
-use genkan_testing::{Plan, User};
+use genkan_testing::{Plan, Trouble, User};
 use serde_json::{Value, json};
 
 use crate::store::on_each_database;
@@ -12,6 +13,8 @@ on_each_database!(
     one_signs_in_by_handle_address_or_did,
     a_wrong_password_and_an_unknown_account_look_alike,
     every_session_answer_says_where_home_is,
+    no_session_answer_needs_the_directory,
+    an_operation_through_the_plc_proxy_is_in_the_next_answer,
     a_used_refresh_token_has_one_successor,
     after_the_grace_only_the_used_token_ends,
     ten_at_once_get_one_successor,
@@ -38,6 +41,54 @@ async fn one_signs_in_by_handle_address_or_did(plan: Plan) {
         let session = net.client_of(&alice.with_session(&answer)).query(GET, &[]).await.ok();
         assert_eq!(session.text("/handle"), alice.handle);
     }
+}
+
+/// The copies outlive a restart, and so does the handle's change.
+async fn no_session_answer_needs_the_directory(plan: Plan) {
+    let mut net = plan.await;
+    let mut users = Vec::new();
+    for index in 0..5 {
+        users.push(net.sign_up(&format!("user-{index}")).await);
+    }
+    let input = json!({ "handle": "renamed.genkan.test" });
+    net.client_of(&users[0]).procedure("com.atproto.identity.updateHandle", &input).await.ok();
+    users[0].handle = "renamed.genkan.test".to_owned();
+    net.client_of(&users[0]).query(GET, &[]).await.ok();
+    net.restart().await;
+    net.directory().trouble("*", Trouble::Status(503));
+    let before = net.directory().journal().len();
+    for user in &users {
+        let refreshed = net.refresh(&user.refresh).await.ok();
+        let session = user.with_session(&refreshed);
+        let answers = [
+            refreshed,
+            net.client_of(&session).query(GET, &[]).await.ok(),
+            net.sign_in(&user.handle, &user.password).await.ok(),
+        ];
+        for answer in answers {
+            let document = &answer.json()["didDoc"];
+            assert_eq!(document["id"], user.did.as_str());
+            assert_eq!(document["alsoKnownAs"], json!([format!("at://{}", user.handle)]));
+            let host = net.home_of(&user.did).url();
+            assert_eq!(document["service"][0]["serviceEndpoint"], host);
+        }
+    }
+    assert_eq!(net.directory().journal().len(), before, "the directory was not asked");
+}
+
+/// Hosts pass on the operations that their owners submit.
+async fn an_operation_through_the_plc_proxy_is_in_the_next_answer(plan: Plan) {
+    let net = plan.await;
+    let alice = net.sign_up("alice").await;
+    net.client_of(&alice).query(GET, &[]).await.ok();
+    let last = net.directory().operations(&alice.did).pop().unwrap();
+    let mut data = last.data().unwrap();
+    data.also_known_as.push("at://second.example.com".to_owned());
+    let update = plc::update(&last.cid(), data, net.rotation_key());
+    let body = serde_json::to_vec(&update).unwrap();
+    net.genkan().plc_proxy().post(&format!("/{}", alice.did), "application/json", body).await.ok();
+    let session = net.client_of(&alice).query(GET, &[]).await.ok();
+    assert_eq!(session.json()["didDoc"]["alsoKnownAs"][1], "at://second.example.com");
 }
 
 async fn a_wrong_password_and_an_unknown_account_look_alike(plan: Plan) {

@@ -40,6 +40,7 @@ impl ProxyHarness {
             clock.clock(),
             prober,
             Box::new(whose),
+            Box::new(|_| Box::pin(async { Ok(()) })),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -173,8 +174,14 @@ async fn trouble_is_named_and_not_remembered() {
     };
     let knows = |_| -> BoxFuture<'static, Result<bool, crate::db::Error>> { Box::pin(async { Ok(true) }) };
     let client = UnguardedClient::new(None).unwrap();
-    let alone =
-        PlcProxy::new(settings, client, Clock::of_process(), Prober::of_key([1; 32]), Box::new(knows));
+    let alone = PlcProxy::new(
+        settings,
+        client,
+        Clock::of_process(),
+        Prober::of_key([1; 32]),
+        Box::new(knows),
+        Box::new(|_| Box::pin(async { Ok(()) })),
+    );
     assert_eq!(alone.answer(Method::GET, &path, Bytes::new()).await.status, 502);
 }
 
