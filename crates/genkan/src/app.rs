@@ -16,7 +16,7 @@ use crate::base::seal::{Sealer, SealingKeys};
 use crate::config::Config;
 use crate::credentials::{Credentials, Pairing};
 use crate::db::feed::{Change, Feed};
-use crate::db::{Db, PoolSize, ServingLock, Upgrade};
+use crate::db::{DatabaseUrl, Db, PoolSize, ServingLock, Upgrade};
 use crate::fleet::{self, Fleet, HostClient};
 use crate::identity::{Directory, Documents, HandlePolicy, Handles, HomeDocuments, Identity};
 use crate::keys::{self, Ring, SealedColumn, WebPurpose};
@@ -113,14 +113,9 @@ impl App {
 
     /// Opens the database, the keys and the fleet, and builds the services.
     pub(crate) async fn build(config: Config) -> Result<Self, BuildError> {
-        Self::build_with(config, Metrics::default()).await
-    }
-
-    /// Builds with metrics that the caller keeps.
-    pub(crate) async fn build_with(config: Config, metrics: Metrics) -> Result<Self, BuildError> {
         let db = open_database(&config).await?;
         let clock = db.clock();
-        Self::build_on(db, config, clock, metrics).await
+        Self::build_on(db, config, clock, Metrics::default()).await
     }
 
     /// Builds on a database that is open already. Every room goes by `clock`.
@@ -338,10 +333,26 @@ pub(crate) async fn lock_for_serving(config: &Config) -> Result<ServingLock, Bui
 /// the cause.
 pub(crate) async fn upgrade_schema(config: &Config, limit: Duration) -> Result<(), BuildError> {
     prepare_data_dir(config)?;
-    match tokio::time::timeout(limit, Upgrade::find(&(&config.database.url).into())).await {
-        Ok(Ok(Some(upgrade))) => Ok(upgrade.apply().await?),
+    let url = DatabaseUrl::from(&config.database.url);
+    match tokio::time::timeout(limit, Upgrade::find(&url)).await {
+        Ok(Ok(Some(upgrade))) => Ok(upgrade.apply().await.map_err(|cause| url.name_file(cause))?),
         Ok(Err(cause)) if !cause.is_passing() => Err(cause.into()),
         Ok(Ok(None) | Err(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// Opens the database, after its schema is up to date. Returns `None` if that takes longer than
+/// `limit`, in which the time of the upgrade does not count.
+pub(crate) async fn open_upgraded(config: &Config, limit: Duration) -> Result<Option<Db>, BuildError> {
+    let mut is_late = false;
+    loop {
+        upgrade_schema(config, limit).await?;
+        match tokio::time::timeout(limit, open_database(config)).await {
+            // It began to answer only after the look at its schema, which is repeated.
+            Ok(Err(BuildError::Database(crate::db::Error::Outdated))) if !is_late => is_late = true,
+            Ok(opened) => return opened.map(Some),
+            Err(_) => return Ok(None),
+        }
     }
 }
 

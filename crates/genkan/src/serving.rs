@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::app::{App, BuildError, lock_for_serving, upgrade_schema};
+use crate::app::{App, BuildError, lock_for_serving, open_upgraded};
 use crate::base::fetch::tls::client_config;
 use crate::base::fetch::{Dns, Names};
 use crate::base::{Clock, monotonic_now};
@@ -101,10 +101,10 @@ impl Running {
         listeners.spawn(async move { axum::serve(ops, ops_routes).with_graceful_shutdown(stopped).await });
 
         let serving_lock = lock_for_serving(&config).await?;
-        // A step of the schema may take long on a large table. The limit would end it each time.
-        upgrade_schema(&config, limit).await?;
+        let db = open_upgraded(&config, limit).await?.ok_or(StartError::TimedOut(limit))?;
         let limit = StartLimit { until: monotonic_now() + limit, total: limit };
-        let build = async { Ok(App::build_with(config, metrics).await?) };
+        let clock = db.clock();
+        let build = async { Ok(App::build_on(db, config, clock, metrics).await?) };
         let app = limit.bound(Box::pin(build)).await?;
         let replica = Replica::new(&app.db, &app.clock, &process_name());
         let prepared = limit.bound(Preparation::of(app.clone(), replica.live())).await?;
@@ -125,9 +125,13 @@ impl Running {
         })
     }
 
-    /// Waits until the database's file is lost. Nothing that is written after that would last.
+    /// Waits until the database's file is lost, after which no write would last, or until a newer
+    /// Genkan changed the schema in a way that this one does not understand.
     pub(crate) async fn database_lost(&self) -> db::Error {
-        self.db.watch_file().await
+        tokio::select! {
+            lost = self.db.watch_file() => lost,
+            newer = self.db.watch_schema() => newer,
+        }
     }
 
     /// Stops accepting requests and waits for running ones. `false` if `grace` ended before they

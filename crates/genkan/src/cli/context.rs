@@ -34,15 +34,17 @@ impl Context {
 
     /// Opens the database. Creates the data directory as the server would.
     pub(crate) async fn database(&self, config: &Config) -> Result<Db, Failure> {
-        app::prepare_data_dir(config)?;
+        upgrade_schema(config).await?;
         let size = PoolSize { connections: 2, acquire: config.database.acquire_timeout };
         within(OPENING, Db::open(&(&config.database.url).into(), size)).await
     }
 
     /// Builds every service, without listening.
     pub(crate) async fn app(&self) -> Result<App, Failure> {
+        let config = self.config()?;
+        upgrade_schema(&config).await?;
         // Boxed: each command waits for this future, and it is large.
-        match Box::pin(tokio::time::timeout(OPENING, App::build(self.config()?))).await {
+        match Box::pin(tokio::time::timeout(OPENING, App::build(config))).await {
             Ok(built) => Ok(built?),
             Err(_) => Err(anyhow::anyhow!(
                 "opening the database took longer than {} s: check that GENKAN_DATABASE_URL answers",
@@ -65,6 +67,19 @@ impl Context {
 
 /// A start that takes longer has failed.
 const OPENING: Duration = Duration::from_secs(5);
+/// After this long, a command says what it waits for.
+const SAY_AFTER: Duration = Duration::from_secs(6);
+
+/// Brings the schema up to date, for as long as that takes: a command of a newer version may come
+/// before its server.
+async fn upgrade_schema(config: &Config) -> Result<(), Failure> {
+    let mut upgrade = std::pin::pin!(app::upgrade_schema(config, OPENING));
+    let Ok(done) = tokio::time::timeout(SAY_AFTER, &mut upgrade).await else {
+        eprintln!("genkan: the database's schema is being brought up to date, which may take minutes");
+        return Ok(upgrade.await?);
+    };
+    Ok(done?)
+}
 
 async fn within(limit: Duration, opening: impl Future<Output = db::Result<Db>>) -> Result<Db, Failure> {
     match tokio::time::timeout(limit, opening).await {

@@ -90,6 +90,7 @@ impl From<crate::db::Error> for Failure {
             E::Statement(_) => Self::Other(anyhow::Error::from(error).context("GENKAN_DATABASE_URL")),
             E::Damaged(_)
             | E::Gone(_)
+            | E::Outdated
             | E::FileAway(..)
             | E::BrokenOff
             | E::ClientGone

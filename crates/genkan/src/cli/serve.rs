@@ -38,7 +38,7 @@ async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     tokio::select! {
         () = signals.next() => {}
         lost = running.database_lost() => {
-            tracing::error!(cause = &lost as &dyn std::error::Error, "stopping at once: the database is lost");
+            tracing::error!(cause = &lost as &dyn std::error::Error, "stopping at once: the database can no longer be used");
             return Err(lost.into());
         }
     }

@@ -373,6 +373,24 @@ mod tests {
         }
     }
 
+    /// A primary that became a standby, and a transaction that nothing ended.
+    #[tokio::test]
+    #[ignore = "needs GENKAN_TEST_POSTGRES"]
+    async fn a_connection_on_which_no_write_succeeds_is_closed() {
+        let schema = Schema::borrow().await;
+        let size = PoolSize { connections: 1, ..PoolSize::default() };
+        let db = Db::open_upgraded(&DatabaseUrl::postgres(schema.url()), size).await.unwrap();
+        for spoil in [&["SET SESSION default_transaction_read_only = on"][..], &["BEGIN", "SELECT 1 / 0"]] {
+            for statement in spoil {
+                let _ = sqlx::query(*statement).execute(db.writer()).await;
+            }
+            let refused = sqlx::query(INSERT).bind(spoil[0]).execute(db.writer()).await.unwrap_err();
+            let refused = crate::db::Error::from(refused);
+            assert!(refused.is_passing(), "{refused:?}");
+            set(&db, spoil[0]).await;
+        }
+    }
+
     /// A machine that dies in a transaction: PostgreSQL keeps its connection, which is silent.
     #[tokio::test]
     #[ignore = "needs GENKAN_TEST_POSTGRES"]
@@ -382,7 +400,7 @@ mod tests {
         let line = Line::to(&schema.url()).await;
         let open = async |url: String| {
             let size = PoolSize { connections: 2, ..PoolSize::default() };
-            Db::open(&DatabaseUrl::postgres(url), size).await.unwrap()
+            Db::open_upgraded(&DatabaseUrl::postgres(url), size).await.unwrap()
         };
         let (dead, alive) = (open(line.through(&schema.url())).await, open(schema.url()).await);
         set(&alive, "row").await;

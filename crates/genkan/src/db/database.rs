@@ -73,13 +73,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const TELL_WITHIN: Duration = Duration::from_secs(1);
 
 impl Db {
-    /// Opens the database and brings its schema up to date.
+    /// Opens the database.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Outdated`] if its schema lacks a step. [`Upgrade`] applies it, without a limit of time.
     pub async fn open(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
         let opened = async {
             let db = Self::connect(url, size).await?;
-            if let Some(upgrade) = Upgrade::find_beside(url).await? {
-                upgrade.apply().await?;
-            }
+            Upgrade::require_none(url).await?;
             // Everything goes by it from the first moment on.
             db.now().await?;
             Ok::<Self, Error>(db)

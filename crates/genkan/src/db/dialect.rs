@@ -118,6 +118,8 @@ impl Dialect {
             // later statements on the table wait behind it, so it must not wait long.
             Self::Postgres => {
                 connection.execute("SET statement_timeout = 0; SET lock_timeout = '1s'").await?;
+                set_where_known(connection, SESSION).await?;
+                set_where_known(connection, UPGRADE).await?;
             }
         }
         Ok(())
@@ -137,7 +139,7 @@ impl Dialect {
             // The pool has few connections. A statement that hangs must not keep one of them.
             Self::Postgres => {
                 connection.execute("SET statement_timeout = '10s'").await?;
-                set_where_known(connection).await?;
+                set_where_known(connection, SESSION).await?;
             }
         }
         Ok(())
@@ -146,14 +148,17 @@ impl Dialect {
 
 /// Lets the server notice within half a minute that this machine is gone, and release what its
 /// session holds. A setting that a server or its platform does not know is left out.
-async fn set_where_known(connection: &mut AnyConnection) -> sqlx::Result<()> {
+async fn set_where_known(
+    connection: &mut AnyConnection,
+    settings: &'static [&'static str],
+) -> sqlx::Result<()> {
     // One round trip. The server applies all of them, or none.
-    let all = SESSION.join("; ");
+    let all = settings.join("; ");
     match connection.execute(AssertSqlSafe(all)).await {
         Err(sqlx::Error::Database(_)) => {}
         outcome => return outcome.map(drop),
     }
-    for one in SESSION {
+    for one in settings {
         match connection.execute(*one).await {
             Err(sqlx::Error::Database(_)) => {}
             outcome => {
@@ -175,6 +180,10 @@ const SESSION: &[&str] = &[
     "SET tcp_user_timeout = '20s'",
     "SET client_connection_check_interval = '5s'",
 ];
+
+/// The session of an upgrade holds the lock that other upgrades wait for. It pauses for 10 s at most
+/// (`migrate`), so one that is idle for longer has lost its process.
+const UPGRADE: &[&str] = &["SET idle_session_timeout = '30s'"];
 
 /// Where the database is. May hold a password, so it prints as `[sealed]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,7 +218,7 @@ impl DatabaseUrl {
     }
 
     /// An error of SQLite with the name of its file.
-    pub(super) fn name_file(&self, cause: Error) -> Error {
+    pub(crate) fn name_file(&self, cause: Error) -> Error {
         match (&self.file, cause) {
             (Some(file), Error::Away(cause)) => match name_damage(cause, file).into() {
                 Error::Away(cause) => Error::FileAway(file.clone(), cause),

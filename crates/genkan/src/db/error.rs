@@ -33,6 +33,8 @@ pub enum Error {
     Newer { needed: i64, known: i64 },
     #[error("a pooler lends database sessions to single transactions; use it in session mode")]
     SharedSessions,
+    #[error("the database's schema is not up to date; start the server, which brings it up to date")]
+    Outdated,
     #[error("step {version} of the database's schema has another text than this version of Genkan knows")]
     ChangedStep { version: i64 },
     #[error("{} is not a SQLite database; move it away or name another file", .0.display())]
@@ -130,9 +132,12 @@ pub(super) fn leaves_connection_in_doubt(cause: &sqlx::Error) -> bool {
         sqlx::Error::Database(database) => match Code::of(&**database) {
             // SQLite rolls back by itself after these, or its file is not what it was.
             Code::Sqlite(number) => matches!(number, 4 | 7..=11 | 13..=15 | 26),
-            // A statement that took too long (57014) is over, and its connection is not.
+            // A statement that took too long (57014) is over, and its connection is not. A server that
+            // only reads (25006) is a standby since a fail-over, and a new connection finds the
+            // primary. In a failed transaction (25P02) no statement succeeds.
             Code::Postgres(code) => {
-                ["08", "57", "58"].iter().any(|class| code.starts_with(class)) && code != "57014"
+                let is_over = ["08", "57", "58"].iter().any(|class| code.starts_with(class));
+                is_over && code != "57014" || ["25006", "25P02"].contains(&&*code)
             }
             Code::None => true,
         },
@@ -201,14 +206,13 @@ impl Code {
     /// SQLite: aborted (4), busy (5), locked (6), no memory (7), read-only disk (8), interrupted (9),
     /// I/O (10), damaged (11), full (13), cannot open (14), locking (15), no database (26).
     /// PostgreSQL: classes 08 connection, 40 rollback, 53 resources, 57 operator intervention, 58
-    /// system; 25006 read-only standby, 25P03 ended in an idle transaction.
+    /// system; 25006 read-only standby, 25P02 failed transaction, 25P03 ended in an idle transaction.
     fn is_passing(&self) -> bool {
         match self {
             Self::Sqlite(number) => matches!(number, 4..=11 | 13..=15 | 26),
             Self::Postgres(code) => {
                 ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                    || code == "25006"
-                    || code == "25P03"
+                    || ["25006", "25P02", "25P03"].contains(&&**code)
             }
             Self::None => false,
         }

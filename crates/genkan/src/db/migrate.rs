@@ -13,11 +13,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate as _, MigrateError};
-use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection as _, Executor, Row as _};
 
 use super::dialect::{DatabaseUrl, Dialect};
 use super::pooler::refuse_shared_sessions;
-use super::steps::{LAST_OF_SQLX, STEPS, Step};
+use super::steps::{LAST_OF_SQLX, STEPS, Step, newest};
 use super::{Error, Result};
 use crate::base::{Clock, monotonic_now};
 
@@ -41,12 +41,18 @@ impl Upgrade {
         Self::find_among(STEPS, url).await
     }
 
-    /// Like [`find`](Self::find), for a process that has the database open.
+    /// Refuses a schema that needs an upgrade, for a process that has the database open.
     ///
     /// It does not open the file of SQLite by itself: closing it again would end all locks that the
     /// process has on it (fcntl(2)), and another program could take the log away.
-    pub(super) async fn find_beside(url: &DatabaseUrl) -> Result<Option<Self>> {
-        Self::find_among(STEPS, url).await
+    pub(super) async fn require_none(url: &DatabaseUrl) -> Result<()> {
+        match Self::find_among(STEPS, url).await? {
+            Some(missing) => {
+                missing.connection.close().await?;
+                Err(Error::Outdated)
+            }
+            None => Ok(()),
+        }
     }
 
     async fn find_among(steps: &'static [Step], url: &DatabaseUrl) -> Result<Option<Self>> {
@@ -125,7 +131,7 @@ impl Upgrade {
                 applied.by_sqlx.insert(version, row.try_get("checksum")?);
             }
         }
-        let known = self.steps.iter().map(|step| step.version).max().unwrap_or(0);
+        let known = newest(self.steps);
         // Before the texts are compared: what is wrong with a newer schema is that it is newer.
         if needed > known {
             return Err(Error::Newer { needed, known });
@@ -223,7 +229,21 @@ impl Upgrade {
         let built = self.connection.execute(sqlx::raw_sql(AssertSqlSafe(text))).await;
         self.dialect.prepare_upgrade(&mut self.connection).await?;
         built?;
-        record(&mut self.connection, self.dialect, step).await
+        // Together: a step that only one of the tables has would not be recorded in the other again.
+        let mut tx = self.connection.begin_with(self.dialect.begin_write()).await?;
+        record(&mut tx, self.dialect, step).await?;
+        tx.commit().await
+    }
+}
+
+/// Refuses a schema with a step that excludes this binary ([`Error::Newer`]).
+pub(super) async fn refuse_newer(on: impl Executor<'_, Database = Any>) -> Result<()> {
+    let read = sqlx::query_scalar("SELECT MAX(oldest_binary) FROM schema_steps");
+    let needed: Option<i64> = read.fetch_one(on).await?;
+    let known = newest(STEPS);
+    match needed {
+        Some(needed) if needed > known => Err(Error::Newer { needed, known }),
+        _ => Ok(()),
     }
 }
 

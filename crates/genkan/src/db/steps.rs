@@ -298,6 +298,11 @@ pub(super) const STEPS: &[Step] = &[
     ),
 ];
 
+/// The version of the newest step.
+pub(super) fn newest(steps: &[Step]) -> i64 {
+    steps.iter().map(|step| step.version).max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -7,7 +7,8 @@ use genkan_testing::Schema;
 
 use super::connection::Pool;
 use super::dialect::Dialect;
-use super::{DatabaseUrl, Db, PoolSize};
+use super::migrate::Upgrade;
+use super::{DatabaseUrl, Db, PoolSize, Result};
 use crate::base::random;
 
 /// Mounts each `async fn name(db: Db)` twice: as `sqlite::name`, and as `postgres::name`, which
@@ -49,19 +50,27 @@ impl Fresh {
     pub(crate) async fn sqlite_of(size: PoolSize) -> Self {
         let folder = std::env::temp_dir().join(format!("genkan-test-{}", random::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let db = Db::open(&DatabaseUrl::sqlite(&folder.join("test.db")), size).await.unwrap();
+        let db = Db::open_upgraded(&DatabaseUrl::sqlite(&folder.join("test.db")), size).await.unwrap();
         Self { db, folder: Some(folder), _schema: None }
     }
 
     pub(crate) async fn postgres() -> Self {
         let schema = Schema::borrow().await;
         let size = PoolSize { connections: 4, ..PoolSize::default() };
-        let db = Db::open(&DatabaseUrl::postgres(schema.url()), size).await.unwrap();
+        let db = Db::open_upgraded(&DatabaseUrl::postgres(schema.url()), size).await.unwrap();
         Self { db, folder: None, _schema: Some(schema) }
     }
 }
 
 impl Db {
+    /// Opens a database, and brings its schema up to date first.
+    pub(crate) async fn open_upgraded(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
+        if let Some(upgrade) = Upgrade::find(url).await? {
+            upgrade.apply().await?;
+        }
+        Self::open(url, size).await
+    }
+
     /// This database as another process has it: connections and subscribers of its own.
     pub(crate) fn apart(&self) -> Self {
         self.apart_with(self.write.inner.options().get_max_connections())

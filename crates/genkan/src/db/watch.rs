@@ -1,4 +1,4 @@
-//! The watch over the file of SQLite while a server runs.
+//! What ends a server while it runs: a lost file of SQLite, or a schema that excludes this binary.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, Executor as _};
 
 use super::error::{DamagedFile, name_damage};
 use super::file::DatabaseFile;
+use super::migrate::refuse_newer;
 use super::{Db, Error, Result};
 
 impl Db {
@@ -100,6 +101,20 @@ impl Db {
     }
 }
 
+impl Db {
+    /// Waits until the schema has a step that excludes this binary, and returns that as an error.
+    pub(crate) async fn watch_schema(&self) -> Error {
+        loop {
+            // A database that does not answer excludes nothing.
+            if let Err(newer @ Error::Newer { .. }) = refuse_newer(self.reader()).await {
+                return newer;
+            }
+            tokio::time::sleep(READ_SCHEMA_EVERY).await;
+        }
+    }
+}
+
+const READ_SCHEMA_EVERY: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TRUNCATE_EVERY: Duration = Duration::from_secs(10);
 /// Bytes. A log of this size is left as it is.
@@ -111,7 +126,25 @@ const LARGE_LOG: u64 = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::on_each_database;
     use crate::db::testing::Fresh;
+
+    on_each_database!(a_running_process_stops_when_a_step_excludes_it);
+
+    async fn a_running_process_stops_when_a_step_excludes_it(db: Db) {
+        let record = async |version: i64, oldest: i64| {
+            let text = "INSERT INTO schema_steps (version, name, checksum, oldest_binary, applied_at)
+                VALUES ($1, 'later', '', $2, 0)";
+            sqlx::query(text).bind(version).bind(oldest).execute(db.writer()).await.unwrap();
+        };
+        record(99_998, 10).await;
+        refuse_newer(db.reader()).await.expect("a step that this binary can live with");
+        record(99_999, 99_999).await;
+        let stopped = tokio::time::timeout(Duration::from_secs(30), db.watch_schema()).await;
+        // The next test may get the same schema.
+        sqlx::query("DELETE FROM schema_steps WHERE version > 99000").execute(db.writer()).await.unwrap();
+        assert!(matches!(stopped, Ok(Error::Newer { needed: 99_999, .. })), "{stopped:?}");
+    }
 
     #[tokio::test]
     async fn the_log_is_emptied_beside_readers_and_writers() {

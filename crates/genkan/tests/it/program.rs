@@ -187,6 +187,54 @@ fn two_first_starts_at_once_make_one_database() {
     }
 }
 
+/// The first step waits for the file's write lock, as one on a large table takes its time.
+#[tokio::test]
+async fn a_command_waits_for_a_slow_step_of_the_schema() {
+    use sqlx::{Connection as _, Executor as _};
+
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("data/genkan.db");
+    std::fs::create_dir_all(database.parent().unwrap()).unwrap();
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite:{}?mode=rwc", database.display());
+    let mut other = sqlx::AnyConnection::connect(&url).await.unwrap();
+    other.execute("PRAGMA journal_mode = WAL").await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_genkan"))
+        .args(["host", "list"])
+        .env_clear()
+        .envs(settings(folder.path()))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    BufReader::new(command.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    assert!(told.contains("schema is being brought up to date"), "{told}");
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(command.wait().unwrap().code(), Some(0));
+}
+
+/// A newer Genkan beside this one, with a change of the schema that this one does not understand.
+#[tokio::test]
+async fn a_server_stops_when_a_step_of_the_schema_excludes_it() {
+    use sqlx::{Connection as _, Executor as _};
+
+    let mut server = Server::start();
+    let database = server.folder.as_ref().unwrap().path().join("data/genkan.db");
+    sqlx::any::install_default_drivers();
+    let mut newer = sqlx::AnyConnection::connect(&format!("sqlite:{}", database.display())).await.unwrap();
+    newer.execute("PRAGMA busy_timeout = 20000").await.unwrap();
+    newer
+        .execute(
+            "INSERT INTO schema_steps (version, name, checksum, oldest_binary, applied_at)
+             VALUES (99999, 'later', '', 99999, 0)",
+        )
+        .await
+        .unwrap();
+    server.wait_for("stopping at once");
+    assert_eq!(server.child.wait().unwrap().code(), Some(2), "{}", server.rest());
+}
+
 #[test]
 fn a_lost_database_is_not_replaced_by_an_empty_one() {
     let server = Server::start();

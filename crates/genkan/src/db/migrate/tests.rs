@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use genkan_testing::{Line, LineState};
 use sqlx::migrate::Migrator;
 
 use super::*;
@@ -198,6 +199,38 @@ async fn a_failed_step_is_named_and_leaves_nothing(empty: &Empty) {
     assert!(matches!(failed, Error::Migrate { version: 21, name: "wrong", .. }), "{failed}");
     assert_eq!(empty.count("SELECT COUNT(*) FROM schema_steps WHERE version > 20").await, 0);
     empty.upgrade(NEWER).await.unwrap();
+}
+
+/// A machine that dies while it has the lock. PostgreSQL keeps its session, which is silent.
+#[tokio::test]
+#[ignore = "needs GENKAN_TEST_POSTGRES"]
+async fn the_lock_of_a_dead_machine_is_released() {
+    let empty = Empty::postgres().await;
+    let line = Line::to(empty.url.expose()).await;
+    let through = DatabaseUrl::postgres(line.through(empty.url.expose()));
+    let mut dead = Upgrade::find_among(NEWER, &through).await.unwrap().unwrap();
+    dead.lock().await.unwrap();
+    line.set(LineState::Silent);
+    let upgraded = tokio::time::timeout(Duration::from_secs(60), empty.upgrade(NEWER)).await;
+    upgraded.expect("the lock is free within a minute").unwrap();
+    empty.remove().await;
+}
+
+/// A step that is recorded in one of the two tables would not be repeated, and old binaries would not
+/// see it.
+#[tokio::test]
+#[ignore = "needs GENKAN_TEST_POSTGRES"]
+async fn an_index_is_recorded_in_both_tables_or_in_none() {
+    const EXCLUDING: &[Step] = &[START, RECORDS, TABLE, COLUMN, INDEX.since(20)];
+    let empty = Empty::postgres().await;
+    empty.upgrade(&[START, RECORDS, TABLE, COLUMN]).await.unwrap();
+    empty.execute("ALTER TABLE _sqlx_migrations ADD CONSTRAINT no_later CHECK (version < 22)").await;
+    empty.upgrade(EXCLUDING).await.unwrap_err();
+    assert_eq!(empty.count("SELECT COUNT(*) FROM schema_steps WHERE version = 22").await, 0);
+    empty.execute("ALTER TABLE _sqlx_migrations DROP CONSTRAINT no_later").await;
+    empty.upgrade(EXCLUDING).await.unwrap();
+    assert_eq!(empty.count("SELECT MAX(version) FROM _sqlx_migrations").await, 22);
+    empty.remove().await;
 }
 
 const BROKEN: &str =
