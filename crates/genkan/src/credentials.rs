@@ -82,6 +82,10 @@ impl Credentials {
         name: &str,
         actor: Actor<'_>,
     ) -> db::Result<()> {
+        db::repeated(|| self.revoke_app_password_once(did, name, actor)).await
+    }
+
+    async fn revoke_app_password_once(&self, did: &Did, name: &str, actor: Actor<'_>) -> db::Result<()> {
         let mut tx = self.db.begin().await?;
         // The row first. A transaction that opens a session with this app password holds the same
         // row, so its session either ends here or is never opened.

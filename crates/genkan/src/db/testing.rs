@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use genkan_testing::Schema;
+use sqlx::Executor as _;
 
 use super::connection::Pool;
 use super::dialect::Dialect;
@@ -69,6 +70,39 @@ impl Db {
             upgrade.apply().await?;
         }
         Self::open(url, size).await
+    }
+
+    /// Makes the next write to a table fail, as if its transaction had to give way (PostgreSQL).
+    pub(crate) async fn give_way_once(&self, table: &str) {
+        self.run(&format!(
+            "CREATE SEQUENCE given_way;
+             CREATE FUNCTION give_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                -- A rollback does not take the number back.
+                IF nextval('given_way') = 1 THEN
+                    RAISE EXCEPTION 'gave way' USING ERRCODE = '40001';
+                END IF;
+                RETURN COALESCE(NEW, OLD);
+             END $$;
+             CREATE TRIGGER give_way BEFORE INSERT OR UPDATE OR DELETE ON {table}
+                FOR EACH ROW EXECUTE FUNCTION give_way();"
+        ))
+        .await;
+    }
+
+    /// Ends [`Db::give_way_once`]. Returns how many writes there were.
+    pub(crate) async fn gave_way(&self, table: &str) -> i64 {
+        let writes = sqlx::query_scalar("SELECT last_value FROM given_way").fetch_one(self.reader()).await;
+        self.run(&format!(
+            "DROP TRIGGER give_way ON {table}; DROP FUNCTION give_way; DROP SEQUENCE given_way"
+        ))
+        .await;
+        writes.unwrap()
+    }
+
+    async fn run(&self, text: &str) {
+        let mut tx = self.begin().await.unwrap();
+        tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()))).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// This database as another process has it: connections and subscribers of its own.

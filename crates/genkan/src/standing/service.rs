@@ -11,8 +11,8 @@ use crate::accounts::{self, Account, Accounts, Standing, note_change};
 use crate::base::neighbours::{Visit, visit_each};
 use crate::base::{Clock, Timestamp};
 use crate::credentials::{Credentials, Ending};
-use crate::db::Db;
 use crate::db::audit::{self, Actor};
+use crate::db::{self, Db};
 use crate::fleet::{Fleet, Host, HostClient, HostError, StatusChange};
 use crate::identity;
 use crate::signin::Attempts;
@@ -51,6 +51,15 @@ impl Standings {
         // The host first: if it does not answer, nothing has changed here and the owner can try
         // again.
         self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(true)).await?;
+        db::repeated(|| self.record_deactivation(did, deletion, actor)).await
+    }
+
+    async fn record_deactivation(
+        &self,
+        did: &Did,
+        deletion: Deletion,
+        actor: Actor<'_>,
+    ) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
         if let Deletion::At(date) = deletion {
             // A nearer date is ignored and not moved: it was not what the owner asked for. An earlier
@@ -75,6 +84,10 @@ impl Standings {
         }
         let host = self.home(&account)?;
         self.hosts.update_subject_status(&host, did, &StatusChange::Deactivated(false)).await?;
+        db::repeated(|| self.record_activation(did, actor)).await
+    }
+
+    async fn record_activation(&self, did: &Did, actor: Actor<'_>) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
         found(self.accounts.set_deactivated(&mut tx, did, false, actor).await?)?;
         Ok(tx.commit().await?)
@@ -90,6 +103,19 @@ impl Standings {
     /// `false` if that does not hold.
     async fn delete_if(&self, did: &Did, due: bool, actor: Actor<'_>) -> Result<bool, Error> {
         let account = self.accounts.find_to_delete(did).await?.ok_or(Error::NotFound)?;
+        if !db::repeated(|| self.begin_deletion(did, due)).await? {
+            return Ok(false);
+        }
+        let host = self.home(&account)?;
+        // Outside of the transaction, so that a slow host holds no row. If it fails, `delete_due`
+        // finds the account by its `deleting_at`.
+        self.hosts.delete_account(&host, did).await?;
+        // `false` means that another process finished it first.
+        self.accounts.remove(did, actor).await?;
+        Ok(true)
+    }
+
+    async fn begin_deletion(&self, did: &Did, due: bool) -> Result<bool, Error> {
         let mut tx = self.db.begin().await?;
         // In the transaction that ends the credentials: once it commits, the account cannot be
         // used, and its data can be deleted.
@@ -101,12 +127,6 @@ impl Standings {
         identity::delete_document(&mut tx, did).await?;
         note_change(&mut tx, did).await?;
         tx.commit().await?;
-        let host = self.home(&account)?;
-        // Outside of the transaction, so that a slow host holds no row. If it fails, `delete_due`
-        // finds the account by its `deleting_at`.
-        self.hosts.delete_account(&host, did).await?;
-        // `false` means that another process finished it first.
-        self.accounts.remove(did, actor).await?;
         Ok(true)
     }
 
@@ -117,6 +137,10 @@ impl Standings {
         hash: &str,
         actor: Actor<'_>,
     ) -> Result<(), Error> {
+        db::repeated(|| self.record_password_hash(did, hash, actor)).await
+    }
+
+    async fn record_password_hash(&self, did: &Did, hash: &str, actor: Actor<'_>) -> Result<(), Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         found(self.accounts.set_password_hash(&mut tx, did, hash).await?)?;

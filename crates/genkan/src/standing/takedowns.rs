@@ -37,16 +37,9 @@ impl Standings {
         reference: &str,
         actor: Actor<'_>,
     ) -> Result<Told, Error> {
-        let (now, lease) = (self.clock.now(), random::id());
-        let mut tx = self.db.begin().await?;
+        let lease = random::id();
         // Here first, unlike a deactivation: the credentials must end even while the host is away.
-        found(self.accounts.set_taken_down(&mut tx, did, Some(reference), actor).await?)?;
-        self.credentials.end(&mut tx, did, Ending::Everything).await?;
-        let is_mine = sql::insert_or_replace(&mut tx, did, Wish::TakenDown, &lease, now).await?;
-        if !is_mine {
-            sql::overrule(&mut tx, did, Wish::TakenDown, now).await?;
-        }
-        tx.commit().await?;
+        let is_mine = db::repeated(|| self.record_takedown(did, reference, actor, &lease)).await?;
         failpoint("takedown.recorded");
         if !is_mine {
             return Ok(Told::Later);
@@ -58,6 +51,26 @@ impl Standings {
             Ok(Ok(Ok(()))) => Ok(Told::Now),
             Ok(Ok(Err(_)) | Err(_)) | Err(_) => Ok(Told::Later),
         }
+    }
+
+    /// Returns whether the lease is this caller's, who then tells the host.
+    async fn record_takedown(
+        &self,
+        did: &Did,
+        reference: &str,
+        actor: Actor<'_>,
+        lease: &str,
+    ) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        found(self.accounts.set_taken_down(&mut tx, did, Some(reference), actor).await?)?;
+        self.credentials.end(&mut tx, did, Ending::Everything).await?;
+        let is_mine = sql::insert_or_replace(&mut tx, did, Wish::TakenDown, lease, now).await?;
+        if !is_mine {
+            sql::overrule(&mut tx, did, Wish::TakenDown, now).await?;
+        }
+        tx.commit().await?;
+        Ok(is_mine)
     }
 
     /// Shows a taken-down account again: first at its host, then here.

@@ -2,6 +2,7 @@ use super::sql::{self, Wish};
 use super::*;
 use crate::app::testing::app_with_ann;
 use crate::db::audit::Actor;
+use crate::db::testing::Fresh;
 use crate::db::{Db, on_each_database};
 
 on_each_database!(
@@ -65,4 +66,31 @@ async fn a_deletion_takes_the_copy_of_the_document(db: Db) {
     // The host is away. The account can no longer be used all the same.
     assert!(matches!(app.standings.delete(&ann.did, Actor::Operator).await, Err(Error::Host(_))));
     assert_eq!(copies().await, 0);
+}
+
+/// The account's row is locked against another transaction, or the database fails over.
+#[tokio::test]
+#[ignore = "needs GENKAN_TEST_POSTGRES"]
+async fn a_transaction_that_gives_way_is_repeated() {
+    let fresh = Fresh::postgres().await;
+    let db = &fresh.db;
+    let (app, ann) = app_with_ann(db.clone()).await;
+    let (did, by) = (&ann.did, Actor::Operator);
+    db.give_way_once("accounts").await;
+    let done = app.standings.set_password_hash(did, "hash", by).await;
+    assert!(db.gave_way("accounts").await > 1);
+    done.unwrap();
+    db.give_way_once("accounts").await;
+    let done = app.standings.take_down(did, "T-1", by).await;
+    assert!(db.gave_way("accounts").await > 1);
+    assert_eq!(done.unwrap(), Told::Later);
+    db.give_way_once("audit").await;
+    let done = app.credentials.revoke_app_password(did, "phone", by).await;
+    assert!(db.gave_way("audit").await > 1);
+    done.unwrap();
+    db.give_way_once("accounts").await;
+    // The host is away, after everything was recorded.
+    let done = app.standings.delete(did, by).await;
+    assert!(db.gave_way("accounts").await > 1);
+    assert!(matches!(done, Err(Error::Host(_))), "{done:?}");
 }

@@ -7,8 +7,8 @@ use genkan_protocol::oauth::pkce::Challenge;
 use super::mint::{Tokens, token_subject};
 use crate::accounts::{self, Account, Demand};
 use crate::base::{Timestamp, WaitingClient};
-use crate::db::Tx;
 use crate::db::audit::{self, Actor};
+use crate::db::{self, Tx};
 use crate::oauth::clients::{AuthenticatedClient, Client};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, SHORT, is_held_by};
@@ -19,6 +19,7 @@ use crate::oauth::sql::{codes, grants};
 use crate::oauth::tokens::{CHALLENGE, OneTimeUse};
 
 /// A redemption of a code.
+#[derive(Clone)]
 struct Redemption<'a> {
     client: &'a Client,
     proven: &'a AuthenticatedClient,
@@ -28,6 +29,14 @@ struct Redemption<'a> {
     account: Option<&'a Account>,
     /// `None` if there is no such code.
     scope: Option<ExpandedScope>,
+}
+
+/// What a committed redemption came to.
+struct Redeemed {
+    /// Tokens, or a refusal.
+    outcome: Result<Tokens, Error>,
+    /// A code that was used twice.
+    leaked: Option<codes::StoredCode>,
 }
 
 impl OAuth {
@@ -51,23 +60,36 @@ impl OAuth {
         };
         let redemption =
             Redemption { client, proven, proof, redirect_uri, verifier, account: account.as_ref(), scope };
-        let mut tx = self.db.begin().await?;
-        self.use_up(&mut tx, proof, client, proven, now).await?;
-        let mut leaked = None;
-        let done = self.redeem_in(&mut tx, &id, redemption, &mut leaked, now).await;
-        match done {
-            // The client would send the code again, which ends the grant.
-            Ok(_) => tx.commit_for(waiting).await?,
-            // A refusal uses the code up as well. A failure of Genkan uses up nothing.
-            Err(Error::Refused(_)) => tx.commit().await?,
-            Err(_) => {}
-        }
+        let Redeemed { outcome, leaked } =
+            db::repeated(|| self.redeem_once(&id, &redemption, waiting, now)).await?;
         if let Some(code) = leaked
             && let Err(cause) = self.sign_ins.sign_out_at(&code.device, &code.did).await
         {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a browser could not be signed out");
         }
-        done
+        outcome
+    }
+
+    async fn redeem_once(
+        &self,
+        id: &CodeId,
+        redemption: &Redemption<'_>,
+        waiting: &WaitingClient,
+        now: Timestamp,
+    ) -> Result<Redeemed, Error> {
+        let mut tx = self.db.begin().await?;
+        self.use_up(&mut tx, redemption.proof, redemption.client, redemption.proven, now).await?;
+        let mut leaked = None;
+        let outcome = self.redeem_in(&mut tx, id, redemption.clone(), &mut leaked, now).await;
+        match outcome {
+            // The client would send the code again, which ends the grant.
+            Ok(_) => tx.commit_for(waiting).await?,
+            // A refusal uses the code up as well.
+            Err(Error::Refused(_)) => tx.commit().await?,
+            // A failure of Genkan uses up nothing.
+            Err(failure) => return Err(failure),
+        }
+        Ok(Redeemed { outcome, leaked })
     }
 
     async fn redeem_in(
@@ -186,40 +208,76 @@ mod tests {
     use genkan_protocol::oauth::client_id::ClientId;
     use genkan_protocol::oauth::client_metadata::ClientMetadata;
     use genkan_protocol::oauth::pkce::verifier_of;
+    use genkan_protocol::oauth::request::Form;
 
     use super::*;
     use crate::app::testing::app_with_ann;
+    use crate::db::testing::Fresh;
     use crate::db::{Db, on_each_database};
+    use crate::oauth::clients::Purpose;
     use crate::oauth::parameters::{ClientAuth, RequestParameters};
     use crate::oauth::scope::ApprovedScope;
     use crate::oauth::testing;
 
     on_each_database!(an_account_that_is_taken_down_after_it_was_read_gets_no_tokens);
 
-    async fn an_account_that_is_taken_down_after_it_was_read_gets_no_tokens(db: Db) {
-        let (app, ann) = app_with_ann(db).await;
+    #[tokio::test]
+    #[ignore = "needs GENKAN_TEST_POSTGRES"]
+    async fn a_transaction_that_gives_way_is_repeated() {
+        let fresh = Fresh::postgres().await;
+        let db = &fresh.db;
+        let (app, ann) = app_with_ann(db.clone()).await;
         let (oauth, now) = (&app.oauth, app.clock.now());
+        let (client, proven) = development_client();
+        let verifier = verifier_of(&[7; 32]);
+        let code = code_of(&client, &ann, &verifier, now);
+        let mut tx = db.begin().await.unwrap();
+        codes::insert(&mut tx, &CodeId::of("code"), &code).await.unwrap();
+        tx.commit().await.unwrap();
+        db.give_way_once("oauth_grants").await;
+        let (uri, waiting) = (&code.pushed.redirect_uri, WaitingClient::patient());
+        let redeemed = oauth.redeem("code", uri, &verifier, &client, &proven, None, &waiting, now).await;
+        assert_eq!(db.gave_way("oauth_grants").await, 2);
+        let token = redeemed.unwrap().refresh.unwrap();
+        db.give_way_once("oauth_grants").await;
+        let form = Form::parse(b"").unwrap();
+        let refreshed = oauth.refresh(token.expose(), &form, &client, None, Purpose::GoOn, now).await;
+        assert!(db.gave_way("oauth_grants").await > 1);
+        refreshed.unwrap();
+    }
+
+    fn development_client() -> (Client, AuthenticatedClient) {
         let id = ClientId::parse("http://localhost", &[]).unwrap();
         let metadata = Arc::new(ClientMetadata::of_development(&id).unwrap());
         let client = Client { id, metadata, trusted: false, bearer: false };
-        let proven = AuthenticatedClient { auth: ClientAuth::None, assertion: None };
+        (client, AuthenticatedClient { auth: ClientAuth::None, assertion: None })
+    }
+
+    fn code_of(client: &Client, account: &Account, verifier: &str, now: Timestamp) -> codes::StoredCode {
+        let pushed = RequestParameters {
+            code_challenge: Challenge::of(verifier).to_string(),
+            dpop_key: None,
+            ..testing::pushed()
+        };
+        codes::StoredCode {
+            client_id: client.id.as_str().to_owned(),
+            scope: ApprovedScope::stored("atproto".to_owned()),
+            did: account.did.clone(),
+            device: "dev-1".to_owned().into(),
+            expires_at: now.plus(Duration::from_mins(1)),
+            grant_id: None,
+            link: None,
+            pushed,
+        }
+    }
+
+    async fn an_account_that_is_taken_down_after_it_was_read_gets_no_tokens(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        let (oauth, now) = (&app.oauth, app.clock.now());
+        let (client, proven) = development_client();
         for is_taken_down in [false, true] {
             let verifier = verifier_of(&[u8::from(is_taken_down); 32]);
-            let pushed = RequestParameters {
-                code_challenge: Challenge::of(&verifier).to_string(),
-                dpop_key: None,
-                ..testing::pushed()
-            };
-            let code = codes::StoredCode {
-                client_id: client.id.as_str().to_owned(),
-                scope: ApprovedScope::stored("atproto".to_owned()),
-                did: ann.did.clone(),
-                device: "dev-1".to_owned().into(),
-                expires_at: now.plus(Duration::from_mins(1)),
-                grant_id: None,
-                link: None,
-                pushed,
-            };
+            let code = code_of(&client, &ann, &verifier, now);
             let mut tx = app.db.begin().await.unwrap();
             codes::insert(&mut tx, &CodeId::of(&verifier), &code).await.unwrap();
             if is_taken_down {

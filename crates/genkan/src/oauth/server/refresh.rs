@@ -12,8 +12,8 @@ use super::mint::{Tokens, token_subject};
 use super::token::OF_ANOTHER;
 use crate::accounts::Account;
 use crate::base::Timestamp;
-use crate::db::Tx;
 use crate::db::audit::Actor;
+use crate::db::{self, Tx};
 use crate::oauth::clients::{AuthenticatedClient, Client, Purpose};
 use crate::oauth::error::Error;
 use crate::oauth::grant::{Grant, GrantPlace, LONG, Rotation, SHORT};
@@ -23,6 +23,7 @@ use crate::oauth::service::OAuth;
 use crate::oauth::sql::grants;
 
 /// A refresh of a grant.
+#[derive(Clone)]
 struct RefreshRequest<'a> {
     client: &'a Client,
     proven: &'a AuthenticatedClient,
@@ -78,9 +79,18 @@ impl OAuth {
             scope,
             key_is_gone,
         };
+        db::repeated(|| self.refresh_once(&grant, &with, now)).await
+    }
+
+    async fn refresh_once(
+        &self,
+        grant: &Grant,
+        with: &RefreshRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Tokens, Error> {
         let mut tx = self.db.begin().await?;
-        self.use_up(&mut tx, proof, client, &proven, now).await?;
-        let done = self.refresh_in(&mut tx, &grant, with, now).await;
+        self.use_up(&mut tx, with.proof, with.client, with.proven, now).await?;
+        let done = self.refresh_in(&mut tx, grant, with.clone(), now).await;
         // A refusal is committed too: it may have ended the grant, and its proof stays used up.
         if matches!(done, Ok(_) | Err(Error::Refused(_))) {
             tx.commit().await?;

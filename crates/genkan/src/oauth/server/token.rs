@@ -5,6 +5,7 @@ use genkan_protocol::oauth::request::{Form, TokenRequest};
 
 use super::mint::Tokens;
 use crate::base::{Timestamp, WaitingClient};
+use crate::db;
 use crate::db::audit::Actor;
 use crate::oauth::call::Call;
 use crate::oauth::clients::Purpose;
@@ -46,7 +47,7 @@ impl OAuth {
             },
         };
         let Some(client) = self.clients.find(client_id, purpose).await? else {
-            return Err(self.refuse_unknown(&asked, proof, now).await?);
+            return Err(db::repeated(|| self.refuse_unknown(&asked, proof, now)).await?);
         };
         match asked {
             TokenRequest::Code { code, redirect_uri, verifier } => {
