@@ -8,6 +8,7 @@ mod report;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -33,7 +34,7 @@ cargo xtask upgrade [--from COMMIT|FILE] [--genkan-binary FILE] [--only sqlite|p
   done once more.
 
   On SQLite the two take turns on one file, and each finds what the other has made. A second
-  process on the file must be refused, or both must see what the other does.
+  process on the file must end at once and name the reason, or both must see what the other does.
 
   Exit with 1 if anything is missing or refused.
 
@@ -56,6 +57,9 @@ const SETTINGS: [(&str, &str); 10] = [
     ("GENKAN_RATE_OAUTH_TOKEN", "1000000/5m"),
     ("GENKAN_RATE_USE_CODE", "1000000/5m"),
 ];
+
+/// A second process sees at once that the file is taken.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The two binaries.
 #[derive(Debug)]
@@ -107,6 +111,8 @@ fn side_by_side(pair: &Pair, folder: &Path, report: &mut Report) -> Result<()> {
     story.tell("make", &[old])?;
     start_as(&network, second, &pair.newer)?;
     story.report.note("PostgreSQL", "the newer one starts beside the older one", None);
+    let log = folder.join("network").join("logs").join(format!("{}.log", second.name()));
+    story.report.set_steps(steps_in(&std::fs::read_to_string(&log).unwrap_or_default()));
     story.tell("find", &[new, old])?;
     story.tell("cross", &[old, new])?;
     story.tell("make", &[new])?;
@@ -156,14 +162,30 @@ fn second_process(story: &mut Story<'_>, genkan: &Genkan, what: &str, binary: &P
     {
         spec.environment.push((name.to_owned(), format!("127.0.0.1:{port}")));
     }
+    let began = Instant::now();
     let mut second = Member::new("second", spec);
-    if second.start().is_err() {
-        story.report.note(story.database, &format!("{name}, is refused"), None);
+    if let Err(error) = second.start() {
+        // A crash or a start that hangs is no refusal.
+        let is_refusal = is_refusal(&format!("{error:#}")) && began.elapsed() < REFUSED_WITHIN;
+        let error = error.context(format!("after {:?}", began.elapsed()));
+        story.report.note(story.database, &format!("{name}, is refused"), (!is_refusal).then_some(&error));
         return Ok(());
     }
     story.report.note(story.database, &format!("{name}, starts"), None);
     story.tell("cross", &[("running", genkan.listen_port()), ("second", port)])?;
     second.stop()
+}
+
+/// Whether a process ended by itself while it started, because another one has the file.
+fn is_refusal(error: &str) -> bool {
+    error.contains("ended while starting")
+        && error.contains("another Genkan serves from")
+        && !error.contains("panicked")
+}
+
+/// How many steps of the schema a log tells of.
+fn steps_in(log: &str) -> usize {
+    log.lines().filter(|line| line.contains("the schema has a new step")).count()
 }
 
 fn options(binary: &Path) -> GenkanOptions {
@@ -216,5 +238,25 @@ impl Story<'_> {
         said.done(&format!("{} checks, {failed} failed", rows.len()));
         self.report.extend(self.database, rows);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_end_that_names_the_other_process_is_a_refusal() {
+        let of = |said: &str| is_refusal(&format!("second ended while starting (exit status: 1)\n{said}"));
+        assert!(of("Error: another Genkan serves from /data/genkan.db; stop it"));
+        assert!(!of("Error: the address is in use"));
+        assert!(!of("panicked: another Genkan serves from /data/genkan.db; stop it"));
+        assert!(!is_refusal("second is not ready after 90s\nanother Genkan serves from /data/genkan.db"));
+    }
+
+    #[test]
+    fn steps_of_the_schema_are_counted() {
+        assert_eq!(steps_in("INFO serving\nINFO the schema has a new step: handle claims (11)\n"), 1);
+        assert_eq!(steps_in(""), 0);
     }
 }

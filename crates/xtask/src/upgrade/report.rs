@@ -18,16 +18,20 @@ pub(super) struct Row {
 
 /// All rows, in the order in which they happened.
 #[derive(Debug, Default)]
-pub(super) struct Report(Vec<Row>);
+pub(super) struct Report {
+    rows: Vec<Row>,
+    /// How many steps the newer one has added to the schema, if that was looked at.
+    steps: Option<usize>,
+}
 
 impl Report {
     pub(super) fn extend(&mut self, database: &str, rows: Vec<Row>) {
-        self.0.extend(rows.into_iter().map(|row| Row { database: database.to_owned(), ..row }));
+        self.rows.extend(rows.into_iter().map(|row| Row { database: database.to_owned(), ..row }));
     }
 
     /// Adds a row about the processes themselves.
     pub(super) fn note(&mut self, database: &str, what: &str, failed: Option<&Error>) {
-        self.0.push(Row {
+        self.rows.push(Row {
             database: database.to_owned(),
             what: what.to_owned(),
             from: String::new(),
@@ -36,14 +40,18 @@ impl Report {
         });
     }
 
+    pub(super) fn set_steps(&mut self, steps: usize) {
+        self.steps = Some(steps);
+    }
+
     /// Whether nothing failed. A run without rows proves nothing.
     pub(super) fn is_passed(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|row| row.failed.is_none())
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.failed.is_none())
     }
 
     pub(super) fn print(&self, json: bool) {
         println!();
-        for row in &self.0 {
+        for row in &self.rows {
             let word = if row.failed.is_none() { "ok" } else { "FAILED" };
             let way =
                 if row.from.is_empty() { String::new() } else { format!("{} → {}", row.from, row.to) };
@@ -52,10 +60,21 @@ impl Report {
                 println!("            {failed}");
             }
         }
-        let failed = self.0.iter().filter(|row| row.failed.is_some()).count();
-        println!("\n{} checks, {failed} failed", self.0.len());
+        let failed = self.rows.iter().filter(|row| row.failed.is_some()).count();
+        println!("\n{} checks, {failed} failed", self.rows.len());
+        match self.steps {
+            Some(0) => println!(
+                "\nWARNING: the newer Genkan added no step to the older one's schema, so no change of the \
+                 schema was tried: see --from"
+            ),
+            Some(steps) => println!("the newer Genkan added {steps} steps to the older one's schema"),
+            None => {}
+        }
         if json {
-            println!("{}", json!({ "passed": self.is_passed(), "rows": self.0 }));
+            println!(
+                "{}",
+                json!({ "passed": self.is_passed(), "rows": self.rows, "schemaSteps": self.steps })
+            );
         }
     }
 }
