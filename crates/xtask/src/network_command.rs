@@ -48,6 +48,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     let options = Options {
         example: arguments.flag("--example"),
         door: arguments.flag("--door"),
+        external_token_age: None,
         data: arguments.option("--data")?.map(PathBuf::from),
         hosts: arguments.number("--hosts")?.unwrap_or(2),
         dev_mode: !arguments.flag("--production"),

@@ -25,6 +25,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -55,6 +56,8 @@ pub struct Options {
     pub example: bool,
     /// Whether a second Genkan runs, without hosts, behind a TLS proxy at a public name.
     pub door: bool,
+    /// The life of the tokens that the stand-alone PDS gives to apps. Without it, that of the package.
+    pub external_token_age: Option<Duration>,
 }
 
 /// An entryway that is not part of this network.
@@ -77,6 +80,7 @@ impl Default for Options {
             entryway: Entryway::default(),
             example: false,
             door: false,
+            external_token_age: None,
         }
     }
 }

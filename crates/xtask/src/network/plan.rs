@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -68,7 +69,7 @@ impl Plan {
         // The stand-alone PDS fetches the metadata of apps over TLS. So it needs the certificate
         // authority that the app's server makes.
         self.wait()?;
-        self.spawn_alone(&alone, &directory_url, &name_server)?;
+        self.spawn_alone(&alone, &directory_url, &name_server, options.external_token_age)?;
         let (genkan, keys) = match options.genkan.clone() {
             Some(wanted) => {
                 // Genkan reaches these members while it starts.
@@ -182,8 +183,15 @@ impl Plan {
         Ok(name_server)
     }
 
-    fn spawn_alone(&mut self, alone: &Host, directory_url: &str, name_server: &str) -> Result<()> {
+    fn spawn_alone(
+        &mut self,
+        alone: &Host,
+        directory_url: &str,
+        name_server: &str,
+        token_age: Option<Duration>,
+    ) -> Result<()> {
         let mut settings = alone.settings(&mut self.state, &self.data)?;
+        settings.extend(token_age.map(|age| ("TRIAL_TOKEN_AGE".to_owned(), age.as_millis().to_string())));
         let smtp_port = self.state.port("smtp")?;
         settings.insert("PDS_DID_PLC_URL".to_owned(), directory_url.to_owned());
         settings.insert("PDS_SERVICE_HANDLE_DOMAINS".to_owned(), STAND_ALONE_DOMAIN.to_owned());
