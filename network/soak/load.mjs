@@ -1,8 +1,10 @@
 // People and apps that use Genkan until standard input ends: `node soak/load.mjs <settings.json>`.
+// A line "upgraded" on standard input says that the older Genkan is gone, which did not forgive
+// browsers a lost answer.
 //
 // Settings: {map, journal, failures, residents, linked}. `map` is the network's map. What was
 // acknowledged is appended to the file `journal` before the person goes on (see journal.mjs), and
-// failed requests to `failures` (see requests.mjs). Every five seconds, and at the end, a line of
+// failed requests to `failures` (see requests.mjs). Every second, and at the end, a line of
 // JSON is printed: {operations, counts, accounts}.
 
 import crypto from 'node:crypto'
@@ -10,14 +12,19 @@ import fs from 'node:fs'
 import readline from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { OAuthApp } from './oauth-app.mjs'
-import { FormBrowser } from './pages.mjs'
-import { counts, noteRequests, once, OperationError, repeated } from './requests.mjs'
+import { FormBrowser, SignedOutError } from './pages.mjs'
+import { counts, noteRequests, ofHost, once, OperationError, repeated } from './requests.mjs'
 
 const { map, journal, failures, residents, linked } = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))
 const service = map.genkan.url
 noteRequests(service, failures)
+/** How long a session's access token is valid, in milliseconds. */
+const LIFETIME = Number(/^(\d+)m$/.exec(map.genkan.settings.GENKAN_ACCESS_LIFETIME)[1]) * 60_000
+/** A token that is refused with more than this left was refused too early. */
+const NEAR_ITS_END = 30_000
 
 let stopping = false
+let isUpgraded = false
 let operations = 0
 let accounts = 0
 const note = (row) => fs.appendFileSync(journal, JSON.stringify({ at: Date.now(), ...row }) + '\n')
@@ -34,7 +41,7 @@ async function ok(nsid, { query, body, token, origin = service, method } = {}) {
   return text ? JSON.parse(text) : {}
 }
 
-/** An account at Genkan, with the sessions and grants of its devices and apps. */
+/** An account at Genkan, with the sessions and grants of its devices and apps, and one browser. */
 class Person {
   sessions = []
   grants = []
@@ -48,37 +55,45 @@ class Person {
     })
     const { handle, email, password } = person
     // A repeat of a sign-up whose answer was lost finds the account.
-    const made = await repeated('sign-up', () => ok('com.atproto.server.createAccount', { body: { handle, email, password } }))
+    const made = await repeated('sign-up', () => asked(() => ok('com.atproto.server.createAccount', { body: { handle, email, password } })))
     person.did = made.did
-    note({ kind: 'account', did: made.did, handle, password })
+    const endpoint = made.didDoc?.service?.find(({ id }) => id.endsWith('#atproto_pds'))?.serviceEndpoint
+    person.host = map.hosts.find(({ url }) => url === endpoint)?.name
+    note({ kind: 'account', did: made.did, handle, password, host: person.host })
     person.#addSession(made)
     accounts++
     return person
   }
 
-  #addSession({ accessJwt, refreshJwt }) {
-    const session = { id: crypto.randomUUID(), accessJwt, refreshJwt }
+  #addSession({ accessJwt, refreshJwt, askedAt }) {
+    const session = { id: crypto.randomUUID(), accessJwt, refreshJwt, askedAt }
     note({ kind: 'session', id: session.id, did: this.did, refresh: refreshJwt })
     this.sessions.push(session)
   }
 
   async signIn() {
     const { handle: identifier, password } = this
-    this.#addSession(await repeated('sign-in', () => ok('com.atproto.server.createSession', { body: { identifier, password } })))
+    this.#addSession(await repeated('sign-in', () => asked(() => ok('com.atproto.server.createSession', { body: { identifier, password } }))))
     if (this.sessions.length > 3) await this.#signOut(this.sessions.shift())
   }
 
   async #signOut({ id, refreshJwt }) {
     note({ kind: 'session-ending', id })
-    await repeated('sign-out', () => ok('com.atproto.server.deleteSession', { method: 'POST', token: refreshJwt }))
+    try {
+      await repeated('sign-out', () => ok('com.atproto.server.deleteSession', { method: 'POST', token: refreshJwt }))
+    } catch (error) {
+      // A repeat finds the session gone if the answer that was lost was "done".
+      if (!(error.attempt > 1 && [400, 401].includes(error.status))) throw error
+    }
+    note({ kind: 'session-ended', id, did: this.did, refresh: refreshJwt })
   }
 
   async refresh(session = pick(this.sessions)) {
     const { id, refreshJwt } = session
     const renewed = await orLoggedOut({ session: id, did: this.did }, () =>
-      repeated('refresh', () => ok('com.atproto.server.refreshSession', { method: 'POST', token: refreshJwt })))
+      repeated('refresh', () => asked(() => ok('com.atproto.server.refreshSession', { method: 'POST', token: refreshJwt }))))
     note({ kind: 'session', id, did: this.did, refresh: renewed.refreshJwt })
-    Object.assign(session, { accessJwt: renewed.accessJwt, refreshJwt: renewed.refreshJwt })
+    Object.assign(session, { accessJwt: renewed.accessJwt, refreshJwt: renewed.refreshJwt, askedAt: renewed.askedAt })
   }
 
   /** Makes a call with a session, which is refreshed once if its access token has expired. */
@@ -88,6 +103,7 @@ class Person {
       return await repeated(op, () => work(session.accessJwt))
     } catch (error) {
       if (!/ExpiredToken/.test(error.body)) throw error
+      noteEarly(error, session.askedAt, LIFETIME)
       await this.refresh(session)
       return repeated(op, () => work(session.accessJwt))
     }
@@ -124,7 +140,84 @@ class Person {
     })
     await noteGrant(grant, this.did)
     this.grants.push(grant)
-    if (this.grants.length > 3) this.grants.shift()
+    if (this.grants.length > 3) await this.#leave(this.grants.shift())
+  }
+
+  /** Stops to use an app. Some people revoke what it may do, and others keep it for later. */
+  async #leave({ id, app }) {
+    if (Math.random() < 0.6) return
+    note({ kind: 'grant-ending', id })
+    await repeated('revoke', () => app.revoke())
+    note({ kind: 'grant-ended', id, did: this.did, app: await app.toJSON() })
+  }
+
+  /** What the person does in the browser, which stays signed in all the time. */
+  async browse() {
+    if (!this.browser) {
+      this.browser = new FormBrowser(service)
+      this.browserId = crypto.randomUUID()
+      return this.#inBrowser('browser-sign-in', (browser) => browser.signIn(this.#asTyped))
+    }
+    await pickByWeight([
+      [10, () => this.#visit()],
+      [isUpgraded ? 3 : 0, () => this.#loseAnswer()],
+      [4, () => this.#authorizeHere()],
+      [2, () => this.#inBrowser('browser-sign-in', (browser) => browser.signIn(this.#asTyped))],
+    ])()
+  }
+
+  /** What the person types. The handle may just be changing, the DID never does. */
+  get #asTyped() {
+    return { handle: this.did, password: this.password }
+  }
+
+  async #visit() {
+    if (Math.random() < 0.3) this.browser.update()
+    await this.#inBrowser('browser-visit', async (browser) => stillSignedIn(await browser.isSignedIn(this)))
+  }
+
+  /**
+   * Loses the answer that has the next cookie. The person or the browser soon tries once more, and
+   * some people do nothing else for more than a minute.
+   */
+  async #loseAnswer() {
+    // Genkan forgives one lost answer. The browser has to get another cookie before the next one.
+    const cookies = JSON.stringify(this.browser.cookies)
+    if (cookies === this.cookiesAtLoss) return this.#visit()
+    this.cookiesAtLoss = cookies
+    // Genkan rotates the cookie of a browser that has changed.
+    this.browser.update()
+    await this.#inBrowser('browser-loss', async (browser) => stillSignedIn(await browser.loseAnswer(this)))
+    await sleep(pick([300, 2000, 8000, 20_000]))
+    await this.#inBrowser('browser-visit', async (browser) => stillSignedIn(await browser.isSignedIn(this)))
+    if (Math.random() < 0.3) await rest(70_000)
+  }
+
+  /** Allows an app something in the browser, without typing the password. */
+  async #authorizeHere() {
+    const app = await repeated('browser-authorize', async () => OAuthApp.create(service))
+    await this.#inBrowser('browser-authorize', async (browser) => {
+      const begun = await app.begin()
+      await app.finish(await browser.allow(begun.url, { did: this.did, isSignedIn: true }), begun)
+    })
+    const grant = { id: crypto.randomUUID(), app }
+    await noteGrant(grant, this.did)
+    if (Math.random() < 0.5) await this.#leave(grant)
+  }
+
+  /** Does something in the browser, which must be signed in. */
+  async #inBrowser(op, work) {
+    try {
+      return await repeated(op, () => work(this.browser))
+    } catch (error) {
+      if (error.cause instanceof SignedOutError) {
+        note({ kind: 'logged-out', browser: this.browserId, did: this.did, why: `${op}: ${error.cause.message}` })
+        this.browser = undefined
+      }
+      throw error
+    } finally {
+      if (this.browser) note({ kind: 'browser', id: this.browserId, did: this.did, agent: this.browser.agent, cookies: this.browser.cookies })
+    }
   }
 
   async useGrant() {
@@ -206,10 +299,28 @@ async function useGrant(op, grant, did) {
     made = await repeated(`${op}-post`, post)
   } catch (error) {
     if (error.status !== 401) throw error
+    noteEarly(error, grant.app.askedAt, grant.app.tokens.expires_in * 1000)
     await refreshGrant(`${op}-refresh`, grant, did)
     made = await repeated(`${op}-post`, post)
   }
   note({ kind: 'post', did, uri: made.uri, cid: made.cid })
+}
+
+/** Adds the time before which none of the tokens in an answer was issued. */
+async function asked(work) {
+  const askedAt = Date.now()
+  return { ...(await work()), askedAt }
+}
+
+/** Writes a refusal down if the token that was asked for at `askedAt` had not expired. */
+function noteEarly({ op, status, body }, askedAt, lifetime) {
+  const age = Date.now() - askedAt
+  if (age > lifetime - NEAR_ITS_END) return
+  note({ kind: 'refused', op, status, stuck: false, why: `a token of ${age / 1000} s, which lives ${lifetime / 1000} s: ${body}` })
+}
+
+function stillSignedIn(is) {
+  if (!is) throw new SignedOutError('the browser was signed in, and is asked for the password')
 }
 
 /** Passes on the result of a refresh. A refusal means that the person is logged out. */
@@ -240,14 +351,22 @@ function pick(list) {
   return list[crypto.randomInt(list.length)]
 }
 
+function pickByWeight(choices) {
+  let at = Math.random() * choices.reduce((sum, [weight]) => sum + weight, 0)
+  return choices.find(([weight]) => (at -= weight) < 0)[1]
+}
+
+/** Waits, but not beyond the end. */
+async function rest(millis) {
+  const until = Date.now() + millis
+  while (!stopping && Date.now() < until) await sleep(200)
+}
+
 /** Does one thing after another, at random, until the end. */
-async function live(choices) {
-  const total = choices.reduce((sum, [weight]) => sum + weight, 0)
+async function live(choices, pause = 500) {
   while (!stopping) {
-    let at = Math.random() * total
-    const [, act] = choices.find(([weight]) => (at -= weight) < 0)
-    await attempt(act)
-    await sleep(100 + Math.random() * 500)
+    await attempt(pickByWeight(choices))
+    await rest(100 + Math.random() * pause)
   }
 }
 
@@ -269,6 +388,10 @@ async function attempt(act) {
 
 async function resident() {
   const person = await Person.signUp()
+  await ofHost(person.host, () => Promise.all([live([[1, () => person.browse()]], 4000), liveWithApps(person)]))
+}
+
+async function liveWithApps(person) {
   await live([
     [40, () => person.post()],
     [15, () => person.read()],
@@ -284,22 +407,25 @@ async function resident() {
 async function newcomers() {
   await live([[1, async () => {
     const person = await Person.signUp()
-    await person.post()
-    await person.refresh()
-    if (Math.random() < 0.6) await person.delete()
-    await sleep(500)
+    await ofHost(person.host, async () => {
+      await person.post()
+      await person.refresh()
+      if (Math.random() < 0.6) await person.delete()
+    })
+    await rest(500)
   }]])
 }
 
 async function linkedResident() {
   const person = await once('linked-sign-up', () => LinkedPerson.create())
-  await live([[1, () => person.act()]])
+  await ofHost('alone', () => live([[1, () => person.act()]]))
 }
 
 const lines = readline.createInterface({ input: process.stdin })
+lines.on('line', (line) => (isUpgraded ||= line === 'upgraded'))
 lines.once('close', () => (stopping = true))
 const report = () => console.log(JSON.stringify({ operations, accounts, counts }))
-const reports = setInterval(report, 5000)
+const reports = setInterval(report, 1000)
 // One after the other, so that nobody is refused for a burst of sign-ups.
 const lives = []
 for (let index = 0; index < linked; index++) lives.push(attempt(linkedResident))

@@ -9,7 +9,7 @@ const SCOPE = 'atproto transition:generic'
 const PLAIN = { [oauth.allowInsecureRequests]: true }
 const clientFor = (scope) => ({ client_id: `http://localhost?${new URLSearchParams({ redirect_uri: REDIRECT, scope })}` })
 
-/** An app's state at `service`: its key, and its tokens once it has some. */
+/** An app's state at `service`: its key, and its tokens once it has some, asked for at `askedAt`. */
 export class OAuthApp {
   #client
   #handle
@@ -63,17 +63,21 @@ export class OAuthApp {
   async finish(back, { verifier, state }) {
     const as = await this.#as()
     const answered = oauth.validateAuthResponse(as, this.#client, back, state)
+    const askedAt = Date.now()
     this.tokens = await this.#withNonce(async (options) =>
       oauth.processAuthorizationCodeResponse(
         as, this.#client, await oauth.authorizationCodeGrantRequest(as, this.#client, oauth.None(), answered, REDIRECT, verifier, options)))
+    this.askedAt = askedAt
   }
 
   async refresh() {
     const as = await this.#as()
     const sent = this.tokens.refresh_token
+    const askedAt = Date.now()
     this.tokens = await this.#withNonce(async (options) =>
       oauth.processRefreshTokenResponse(
         as, this.#client, await oauth.refreshTokenGrantRequest(as, this.#client, oauth.None(), sent, options)))
+    this.askedAt = askedAt
   }
 
   async revoke() {

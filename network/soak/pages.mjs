@@ -7,7 +7,12 @@ import { begin } from './requests.mjs'
 const AGENT = 'Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0'
 const REFERENCE_API = '/@atproto/oauth-provider/~api'
 
+/** A browser that should be signed in is not. */
+export class SignedOutError extends Error {}
+
 export class FormBrowser {
+  /** What the browser calls itself. */
+  agent = AGENT
   #cookies = new Map()
   #service
 
@@ -19,6 +24,38 @@ export class FormBrowser {
   /** The cookies, with which another browser goes on. */
   get cookies() {
     return [...this.#cookies]
+  }
+
+  /** Goes on as a newer version of itself, which Genkan sees as a changed browser. */
+  update() {
+    const version = 100 + Math.floor(Math.random() * 900)
+    this.agent = AGENT.replace(/145/g, version)
+  }
+
+  /** Signs in for the account pages and stays signed in. Returns the page of the account. */
+  async signIn({ handle, password }) {
+    const page = await this.open(`${this.#service}/account/sign-in`)
+    return this.submit(page, 'sign-in', { identifier: handle, password, remember: 'yes' })
+  }
+
+  /** Whether the account's own page opens without a password. */
+  async isSignedIn({ did }) {
+    const page = await this.open(`${this.#service}/account/u/${did}`)
+    if (page.status === 200 && page.url.pathname.endsWith('/account/sign-in')) return false
+    if (page.status !== 200 || !page.body.includes(`<code>${did}</code>`)) {
+      throw new Error(`neither the account nor a sign-in at ${page.url}: ${page.status} ${page.body.slice(0, 500)}`)
+    }
+    return true
+  }
+
+  /** Like `isSignedIn`, but the answer is lost on its way: no cookie of it arrives. */
+  async loseAnswer(account) {
+    const kept = this.cookies
+    try {
+      return await this.isSignedIn(account)
+    } finally {
+      this.#cookies = new Map(kept)
+    }
   }
 
   /** Opens a page from another site, and follows redirects on its own site and to Genkan. */
@@ -44,11 +81,12 @@ export class FormBrowser {
 
   /**
    * Signs in at Genkan and allows what the app asks for. Returns the URL back at the app. With
-   * `remember` the browser stays signed in.
+   * `remember` the browser stays signed in. With `isSignedIn` Genkan must not ask for a password.
    */
-  async allow(url, { did, handle, password, remember }) {
+  async allow(url, { did, handle, password, remember, isSignedIn }) {
     let page = await this.open(url)
     if (forms(page.body).some((form) => form.action.endsWith('sign-in'))) {
+      if (isSignedIn) throw new SignedOutError('a browser that was signed in is asked for the password by an app\'s request')
       page = await this.submit(page, 'sign-in', { identifier: handle, password, ...(remember ? { remember: 'yes' } : {}) })
     }
     if (forms(page.body).some((form) => form.action.endsWith('choose'))) page = await this.submit(page, 'choose', { did })
@@ -105,7 +143,7 @@ export class FormBrowser {
     const mine = [...this.#cookies].filter(([name]) => name.startsWith(`${url.origin} `))
     const cookie = mine.map(([name, value]) => `${name.split(' ')[1]}=${value}`).join('; ')
     const sent = {
-      'user-agent': AGENT,
+      'user-agent': this.agent,
       'accept-language': 'en',
       'sec-fetch-mode': 'navigate',
       'sec-fetch-dest': 'document',

@@ -1,9 +1,11 @@
 // Requests that are noted, and repeated as a good client repeats them.
 //
 // Every request to Genkan goes through the global `fetch`, which this file replaces. A request
-// fails if it got no whole answer, or one of 5xx. Each failure is a line of JSON in a file:
-// {began, ended, op, attempt, method, path, status, body}. An operation that was refused a fresh DPoP
-// nonce is a line, too.
+// fails if it got no whole answer, or one of 429 or 5xx. Each failure is a line of JSON in a file:
+// {began, ended, since, op, host, attempt, method, path, status, body}. `since` is the time of the
+// operation's first attempt. `host` is the name of the host of the person who made the request, if it
+// is known. An operation that was refused a fresh DPoP nonce is
+// a line, too.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import fs from 'node:fs'
@@ -16,6 +18,7 @@ const ONE_ANSWER = 60_000
 const REPEATED = [0, 429, 500, 502, 503, 504]
 
 const operation = new AsyncLocalStorage()
+const host = new AsyncLocalStorage()
 /** The number of answers by operation and status. 0 stands for no answer. */
 export const counts = {}
 
@@ -33,6 +36,11 @@ function noteFailure(row) {
   // A program that asked for no notes gets none.
   if (!failures) return
   fs.appendFileSync(failures, JSON.stringify({ began: Date.now(), ended: Date.now(), ...row }) + '\n')
+}
+
+/** Does the work of a person. Its failures name the person's host. */
+export function ofHost(name, work) {
+  return host.run(name, work)
 }
 
 /** Notes every request to `origin` from now on, and its failures in `file`. */
@@ -62,13 +70,13 @@ export function noteRequests(origin, file) {
 export function begin(method, path) {
   const began = Date.now()
   const context = operation.getStore() ?? {}
-  const { op = 'other', attempt = 1 } = context
+  const { op = 'other', attempt = 1, since = began } = context
   return (status, body) => {
     const key = `${op} ${status}`
     counts[key] = (counts[key] ?? 0) + 1
     Object.assign(context, { status, body: body.slice(0, 300), path })
-    if (status !== 0 && status < 500) return
-    noteFailure({ began, op, attempt, method, path, status, body: body.slice(0, 300) })
+    if (status !== 0 && status !== 429 && status < 500) return
+    noteFailure({ began, since, op, host: host.getStore(), attempt, method, path, status, body: body.slice(0, 300) })
   }
 }
 
@@ -76,8 +84,8 @@ export function begin(method, path) {
  * Does an operation once, as part of the operation `op`. Rejects with an OperationError whose
  * `status` is that of the last answer.
  */
-export async function once(op, work, attempt = 1) {
-  const context = { op, attempt }
+export async function once(op, work, attempt = 1, since = Date.now()) {
+  const context = { op, attempt, since }
   try {
     return await operation.run(context, () => work(attempt))
   } catch (error) {
@@ -99,14 +107,14 @@ function isNonceRefused({ status, body }) {
  * rejects unless it succeeded.
  */
 export async function repeated(op, work) {
-  const until = Date.now() + PATIENCE
+  const since = Date.now()
   for (let attempt = 1; ; attempt++) {
     try {
-      return await once(op, work, attempt)
+      return await once(op, work, attempt, since)
     } catch (error) {
       if (!(error instanceof OperationError)) throw error
       if (!REPEATED.includes(error.status) && !isNonceRefused(error)) throw error
-      if (Date.now() > until) throw Object.assign(new OperationError(op, error, true), { cause: error })
+      if (Date.now() > since + PATIENCE) throw Object.assign(new OperationError(op, error, true), { cause: error })
     }
     await sleep(Math.min(200 * 2 ** Math.min(attempt, 3), 1500) * (0.5 + Math.random()))
   }

@@ -23,7 +23,7 @@ pub(super) struct Checked {
     pub(super) logged_out: Vec<String>,
     /// Operations of the load that were refused, or that did not succeed for minutes.
     pub(super) refused: Vec<String>,
-    /// How many accounts, posts, sessions and grants were looked at.
+    /// How many things of each kind were looked at.
     #[serde(rename = "checked")]
     pub(super) totals: Value,
 }
@@ -65,15 +65,35 @@ fn made_up(journal: &[Value]) -> Result<Vec<Value>> {
         json!({ "kind": "session", "id": "missing", "did": one, "refresh": "not.a.token" }),
         // The check looks at nothing else of an account that was deleted, so it is another account.
         json!({ "kind": "deleted", "did": other }),
+        json!({ "kind": "browser", "id": "missing", "did": one, "agent": "", "cookies": [] }),
     ];
     if let Some(grant) = of("grant").next() {
-        let mut grant = grant.clone();
-        for (name, value) in [("/id", "missing"), ("/did", one), ("/app/refresh", "ref-missing")] {
-            if let Some(field) = grant.pointer_mut(name) {
-                *field = value.into();
-            }
+        rows.push(changed(grant, &[("/id", "missing"), ("/did", one), ("/app/refresh", "ref-missing")]));
+    }
+    // Endings that never were, of a session and a grant that can still be refreshed.
+    for (kind, ending, ended) in
+        [("session", "session-ending", "session-ended"), ("grant", "grant-ending", "grant-ended")]
+    {
+        let has_ended = |id: &Value| of(ending).any(|row| row.get("id") == Some(id));
+        let last = of(kind).rfind(|row| {
+            row.get("did").is_some_and(|did| !deleted.contains(&did))
+                && row.get("id").is_some_and(|id| !has_ended(id))
+        });
+        if let Some(row) = last {
+            rows.push(changed(row, &[("/kind", ending)]));
+            rows.push(changed(row, &[("/kind", ended)]));
         }
-        rows.push(grant);
     }
     Ok(rows)
+}
+
+/// A copy of a row with some fields changed.
+fn changed(row: &Value, fields: &[(&str, &str)]) -> Value {
+    let mut row = row.clone();
+    for (name, value) in fields {
+        if let Some(field) = row.pointer_mut(name) {
+            *field = (*value).into();
+        }
+    }
+    row
 }

@@ -1,7 +1,7 @@
 //! The people who use Genkan during a run: the Node program `network/soak/load.mjs`.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Arc, Mutex};
@@ -57,6 +57,19 @@ impl Load {
         let last = self.last.lock().expect("no holder panics");
         let number = |name: &str| last.get(name).and_then(Value::as_u64).unwrap_or(0);
         format!("{} operations, {} accounts", number("operations"), number("accounts"))
+    }
+
+    /// Returns the number of answers so far, as of the load's last report, which is some seconds old.
+    pub(super) fn answers(&self) -> u64 {
+        let last = self.last.lock().expect("no holder panics");
+        let counts = last.get("counts").and_then(Value::as_object);
+        counts.map_or(0, |counts| counts.values().filter_map(Value::as_u64).sum())
+    }
+
+    /// Tells the load that the older Genkan is gone.
+    pub(super) fn upgraded(&self) -> Result<()> {
+        let mut stdin = self.stdin.as_ref().context("the load has an input")?;
+        Ok(stdin.write_all(b"upgraded\n")?)
     }
 
     /// Lets everyone finish what they do, and returns the figures.
