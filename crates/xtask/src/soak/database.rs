@@ -89,19 +89,6 @@ impl Database {
         format!("postgres://genkan@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Hands the leadership to the standby, as an operator does before maintenance.
-    pub(super) fn switch_over(&self) -> Result<()> {
-        let leader = self.leader().context("there is a leader to switch over from")?;
-        let candidate = self.nodes.iter().find(|node| node.name != leader).context("there are two nodes")?;
-        let body = serde_json::json!({ "leader": leader, "candidate": candidate.name }).to_string();
-        let port = self.node(&leader)?.api_port;
-        let (status, said) = http::post_json(port, "/switchover", &body)?;
-        if status != 200 {
-            bail!("Patroni answered the switchover with {status}: {said}");
-        }
-        Ok(())
-    }
-
     /// Kills the leading server and its Patroni with SIGKILL, as the loss of a machine would. Returns
     /// the node's name.
     pub(super) fn kill_leader(&mut self) -> Result<String> {
@@ -167,10 +154,6 @@ impl Database {
             })
         };
         has("leader") && has("sync_standby")
-    }
-
-    fn node(&self, name: &str) -> Result<&Node> {
-        self.nodes.iter().find(|node| node.name == name).context("the node exists")
     }
 
     fn settings_of(&self, name: &str) -> PathBuf {

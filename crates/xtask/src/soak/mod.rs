@@ -3,7 +3,8 @@
 //!
 //! * `database` is PostgreSQL under Patroni, and the network adds replicas, a balancer and hosts.
 //! * `load` runs the people (`network/soak/load.mjs`), who write down what was acknowledged.
-//! * `faults` kills, stops, restarts and upgrades processes meanwhile, and `memory` measures them.
+//! * `faults` kills, stops, restarts and upgrades processes meanwhile.
+//! * `metrics` reads what the replicas say of themselves, and `memory` whether they grow.
 //! * `check` compares the journal with the running system (`network/soak/check.mjs`), and `verdict`
 //!   judges.
 
@@ -12,6 +13,7 @@ mod database;
 mod faults;
 mod load;
 mod memory;
+mod metrics;
 mod verdict;
 
 use std::path::PathBuf;
@@ -30,21 +32,23 @@ use crate::{older, workspace};
 use database::Database;
 use faults::Faults;
 use load::Load;
-use memory::Memory;
+use metrics::{Logs, Metrics};
 
 pub const USAGE: &str = "\
 cargo xtask soak [--minutes N] [--from COMMIT|FILE] [--genkan-binary FILE] [--kills N] [--people N]
                  [--clocks SECONDS] [--keep] [--json] [--plant]
 
   Run three Genkans behind HAProxy on PostgreSQL under Patroni, with two reference hosts, a
-  stand-alone PDS with linked accounts, a PLC directory and a mail server, all on loopback. People
-  and apps use it all the time. Meanwhile the replicas are upgraded from an older Genkan one by one,
-  their clocks differ by ± 90 s, processes are killed, a host and the directory go away, the
-  database fails over twice, and the replicas are restarted one by one.
+  stand-alone PDS with linked accounts, a PLC directory and a mail server, all on loopback. People,
+  their browsers and apps use it all the time. Meanwhile the replicas are upgraded from an older
+  Genkan one by one, their clocks differ by ± 90 s, processes are killed, a host and the directory
+  hang and go away, the leader of the database is killed twice, and the replicas are restarted one by
+  one.
 
-  Exit with 1 if an acknowledged write is missing, someone is logged out, a request fails during the
-  rolling restart or upgrade, Genkan answers 500, an operation is refused, or memory grows. Print
-  each result. Journal and logs are kept in target/soak/ until the next run.
+  Exit with 1 if an acknowledged write or ending is missing, someone is logged out, a request fails
+  during the rolling restart or upgrade or by a host or directory that it does not need, Genkan
+  answers 500, panics or ends by itself, an operation or a fresh token is refused, or memory grows.
+  Print each result. Journal and logs are kept in target/soak/ until the next run.
 
   --minutes N            Let the load run for N minutes. [default: 30]
   --from COMMIT|FILE     Start with the Genkan of this commit, compiled into the cache, or with this
@@ -79,6 +83,10 @@ const SETTINGS: [(&str, &str); 15] = [
     ("GENKAN_RATE_USE_CODE", "1000000/5m"),
 ];
 
+/// The life of the tokens that the external PDS gives to Genkan. Genkan refreshes them after about a
+/// minute.
+const EXTERNAL_TOKEN_AGE: Duration = Duration::from_mins(2);
+
 /// The options of a run.
 #[derive(Debug)]
 struct Settings {
@@ -109,17 +117,19 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let mut database = Database::start(&programs)?;
     let network = start_network(&settings, &programs, &database, &folder)?;
     let load = Load::start(&network, &folder, settings.people)?;
-    let memory = Memory::watch(network.replicas());
+    let metrics = Metrics::watch(network.replicas());
     let faults = Faults::new(&network, &mut database, &programs, &load);
     let timeline = faults.run(&settings)?;
     line("  the load ends");
     let figures = load.end()?;
-    let samples = memory.end();
+    let samples = metrics.end();
     if settings.plant {
         check::plant(&folder)?;
     }
     let checked = check::run(&network, &folder)?;
-    let result = verdict::Verdict::judge(&checked, &folder, &timeline, &samples, figures)?;
+    let logs = Logs::read(&folder.join("network").join("logs"), network.replicas())?;
+    let run = verdict::Run { timeline, samples, logs, figures, length: settings.length };
+    let result = verdict::Verdict::judge(&checked, &json_lines(&folder.join("failures.jsonl"))?, run);
     result.print(settings.json);
     line(&format!("  journal, failed requests and logs: {}", folder.display()));
     if settings.keep {
@@ -159,8 +169,13 @@ fn start_network(
         replicas: Some(Replicas { count: 3, balancer: programs.clone() }),
         ..GenkanOptions::new(settings.older.clone())
     };
-    let data = Some(folder.join("network"));
-    Network::start(&Options { data, genkan: Some(genkan), dev_mode: false, ..Options::default() })
+    Network::start(&Options {
+        data: Some(folder.join("network")),
+        genkan: Some(genkan),
+        dev_mode: false,
+        external_token_age: Some(EXTERNAL_TOKEN_AGE),
+        ..Options::default()
+    })
 }
 
 /// Milliseconds since 1970, as the load notes its requests.
