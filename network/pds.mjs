@@ -4,6 +4,10 @@
 // operator puts into the environment of a real host. With PDS_ENTRYWAY_URL the host is behind an
 // entryway. The published package resolves handles by itself. Its DNS questions, and those for the
 // names of this network's TLS servers, go to the network's name server.
+//
+// TRIAL_TOKEN_AGE, in milliseconds, shortens the life of the access tokens that the host gives to
+// apps, so that sessions are refreshed within a short run. Operators of real hosts have no such
+// setting. It is read from `env` or from the environment of this process.
 
 import dns, { setServers } from 'node:dns'
 import { member } from './lib/member.mjs'
@@ -40,6 +44,9 @@ await member(async ({ env, nameServer }) => {
   const shown = { ...config, service: { ...config.service, devMode: true } }
   const pds = await PDS.create(config, envToSecrets(settings), { cfg: shown })
   shown.service.devMode = config.service.devMode
+  const age = Number(process.env.TRIAL_TOKEN_AGE)
+  // A host behind an entryway gives out no tokens for apps.
+  if (age && pds.ctx.oauthProvider) pds.ctx.oauthProvider.tokenManager.tokenMaxAge = age
 
   await pds.start()
   const { publicUrl, did, version, devMode } = pds.ctx.cfg.service
