@@ -286,6 +286,7 @@ pub(super) const STEPS: &[Step] = &[
         "earlier sign-ins by rotation",
         include_str!("../../../../migrations/0322_earlier_sign_ins_by_rotation.sql"),
     ),
+    Step::new(323, "devices shown", include_str!("../../../../migrations/0323_devices_shown.sql")),
     Step::new(
         350,
         "documents of home accounts",

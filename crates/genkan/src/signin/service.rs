@@ -117,7 +117,10 @@ impl SignIns {
         let (now, shown) = (self.clock.now(), visit.cookies.session_hash());
         let age = now.since(row.rotated_at);
         let is_last = row.has_replaced(&shown);
-        let may_come_late = is_last && age <= LOST_ANSWER && row.may_come_late(&shown);
+        // While nobody has shown a later cookie, the answer with the present one did not arrive: this
+        // browser has no other. Of two programs that share the cookies, one has shown a later one.
+        let is_only_one = row.was_shown_last(&shown);
+        let may_come_late = is_last && (is_only_one || (age <= LOST_ANSWER && row.may_come_late(&shown)));
         // The last rotation replaced this cookie, or an older one of the same sign-ins.
         visit.carries = row.rotations - 1;
         visit.is_older = true;
@@ -126,7 +129,7 @@ impl SignIns {
         if (is_last && age <= TOLERANCE) || (may_come_late && visit.client.has_left()) {
             return Ok(Some(visit));
         }
-        // The answer with the present cookie may have been lost. Once, the browser gets another. If the
+        // The answer with the present cookie may have been lost, so the browser gets another. If the
         // lost answer was only slow, its cookie has replaced that one, and gets another as well.
         if may_come_late {
             let next = visit.cookies.with_new_session();
@@ -170,9 +173,9 @@ impl SignIns {
                 // cookie. It is not a thief, and keeps the rights that it had.
                 None => visit.is_older = true,
             }
-        } else if now.since(row.seen_at) >= NOTE_SEEN_EVERY {
+        } else if !row.was_shown_last(&shown) || now.since(row.seen_at) >= NOTE_SEEN_EVERY {
             let mut tx = self.db.begin().await?;
-            sql::note_seen(&mut tx, &visit.device, now).await?;
+            sql::note_seen(&mut tx, &visit.device, &shown, now).await?;
             tx.commit().await?;
         }
         Ok(visit)

@@ -25,6 +25,9 @@ pub(super) struct Row {
     spent: Option<String>,
     /// How often the cookie was rotated. Sign-ins have the number of the rotation that they came with.
     pub(super) rotations: i64,
+    /// The cookie that the browser showed last while it was the present one, or that got another one
+    /// after its answer was lost.
+    shown: Option<String>,
     pub(super) rotated_at: Timestamp,
     pub(super) seen_at: Timestamp,
     address: String,
@@ -41,6 +44,12 @@ impl Row {
     /// Whether this is one of the cookies that the present one replaced last.
     pub(super) fn has_replaced(&self, shown: &str) -> bool {
         [&self.previous, &self.lost].into_iter().flatten().any(|older| older == shown)
+    }
+
+    /// Whether nobody has shown a cookie after this one. For an older cookie: the answer with the
+    /// present one has not arrived.
+    pub(super) fn was_shown_last(&self, shown: &str) -> bool {
+        self.shown.as_deref() == Some(shown)
     }
 
     /// Whether this older cookie may be accepted late. After one was, only the other one may: it came
@@ -62,7 +71,7 @@ impl Row {
 
 pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
     let row = sqlx::query(
-        "SELECT session, previous, lost, spent, rotations, rotated_at, seen_at, address, user_agent
+        "SELECT session, previous, lost, spent, rotations, shown, rotated_at, seen_at, address, user_agent
          FROM devices WHERE id = $1",
     )
     .bind(id.as_str())
@@ -75,6 +84,7 @@ pub(super) async fn find(db: &Db, id: &DeviceId) -> Result<Option<Row>> {
         lost: row.try_get("lost")?,
         spent: row.try_get("spent")?,
         rotations: row.try_get("rotations")?,
+        shown: row.try_get("shown")?,
         rotated_at: Timestamp::from_millis(row.try_get("rotated_at")?),
         seen_at: Timestamp::from_millis(row.try_get("seen_at")?),
         address: row.try_get("address")?,
@@ -116,8 +126,8 @@ pub(super) async fn rotate_from(
 ) -> Result<Option<i64>> {
     let row = sqlx::query(
         // The shown cookie is a condition: of two requests with one cookie, only one rotates it.
-        "UPDATE devices SET session = $3, previous = $2, lost = NULL, rotated_at = $4, seen_at = $4,
-            rotations = rotations + 1, address = $5, user_agent = $6
+        "UPDATE devices SET session = $3, previous = $2, lost = NULL, shown = $2, rotated_at = $4,
+            seen_at = $4, rotations = rotations + 1, address = $5, user_agent = $6
          WHERE id = $1 AND session = $2 RETURNING rotations",
     )
     .bind(id.as_str())
@@ -148,7 +158,7 @@ pub(super) async fn rotate_after_loss(
         //
         // The first time `shown` is the previous cookie or the lost one, and becomes the previous one.
         // The second time it is the lost one and stays it, so that `spent` allows no third time.
-        "UPDATE devices SET session = $4, spent = $3, rotated_at = $5, seen_at = $5,
+        "UPDATE devices SET session = $4, spent = $3, shown = $3, rotated_at = $5, seen_at = $5,
             rotations = rotations + 1,
             previous = CASE WHEN spent = previous THEN $2 ELSE $3 END,
             lost = CASE WHEN spent = previous THEN $3 ELSE $2 END
@@ -203,8 +213,8 @@ pub(super) async fn rotate(
         "UPDATE devices SET lost = COALESCE(lost, session), session = $3, rotated_at = $4, seen_at = $4
          WHERE id = $1 AND session = $2 RETURNING rotations"
     } else {
-        "UPDATE devices SET previous = session, lost = NULL, session = $3, rotated_at = $4, seen_at = $4,
-            rotations = rotations + 1 WHERE id = $1 AND session = $2 RETURNING rotations"
+        "UPDATE devices SET previous = session, lost = NULL, shown = session, session = $3, rotated_at = $4,
+            seen_at = $4, rotations = rotations + 1 WHERE id = $1 AND session = $2 RETURNING rotations"
     };
     let row = sqlx::query(text)
         .bind(id.as_str())
@@ -252,9 +262,11 @@ pub(super) async fn note_sign_in(tx: &mut Tx, id: &DeviceId, now: Timestamp) -> 
     Ok(())
 }
 
-pub(super) async fn note_seen(tx: &mut Tx, id: &DeviceId, now: Timestamp) -> Result<()> {
-    sqlx::query("UPDATE devices SET seen_at = $2 WHERE id = $1")
+/// Notes that a browser showed `session`, if that is still the present cookie.
+pub(super) async fn note_seen(tx: &mut Tx, id: &DeviceId, session: &str, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE devices SET seen_at = $3, shown = $2 WHERE id = $1 AND session = $2")
         .bind(id.as_str())
+        .bind(session)
         .bind(now.as_millis())
         .execute(&mut **tx)
         .await?;
@@ -266,8 +278,8 @@ pub(super) async fn note_seen(tx: &mut Tx, id: &DeviceId, now: Timestamp) -> Res
 /// within the tolerance.
 pub(super) async fn forget(tx: &mut Tx, id: &DeviceId, session: &str, now: Timestamp) -> Result<bool> {
     let done = sqlx::query(
-        "UPDATE devices SET session = $3, previous = NULL, lost = NULL, spent = NULL, signed_in_at = NULL,
-            rotations = rotations + 1, seen_at = $4
+        "UPDATE devices SET session = $3, previous = NULL, lost = NULL, spent = NULL, shown = NULL,
+            signed_in_at = NULL, rotations = rotations + 1, seen_at = $4
          WHERE id = $1 AND session = $2",
     )
     .bind(id.as_str())

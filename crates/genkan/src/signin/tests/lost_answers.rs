@@ -11,6 +11,9 @@ use crate::signin::{Cookies, Error, Persistence};
 
 on_each_database!(
     a_browser_whose_answer_was_lost_stays_signed_in,
+    a_browser_that_repeated_a_lost_request_and_then_rested_stays_signed_in,
+    answers_that_are_lost_again_and_again_sign_nobody_out,
+    a_stolen_cookie_is_noticed_as_soon_as_both_were_shown,
     a_lost_answer_of_a_request_that_rotated_twice_signs_nobody_out,
     a_slow_answer_undoes_no_good_one,
     two_lost_answers_of_parallel_requests_sign_nobody_out,
@@ -47,6 +50,66 @@ async fn a_browser_whose_answer_was_lost_stays_signed_in(db: Db) {
     assert_ne!(harness.visit(Some(&old)).await.device, visit.device);
     assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap(), []);
     assert_ne!(harness.visit(Some(&next)).await.device, visit.device);
+}
+
+/// A browser repeats a request by itself when its connection breaks, within milliseconds. The repeated
+/// one is tolerated as a parallel request and gets no cookie.
+async fn a_browser_that_repeated_a_lost_request_and_then_rested_stays_signed_in(db: Db) {
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    let old = visit.to_set().unwrap().clone();
+    harness.wait(ROTATE_EVERY);
+    harness.visit(Some(&old)).await.to_set().expect("an answer with a cookie, which is lost");
+    harness.wait(Duration::from_millis(300));
+    assert!(harness.visit(Some(&old)).await.to_set().is_none());
+
+    harness.wait(Duration::from_hours(24));
+    let back = harness.visit(Some(&old)).await;
+    assert_eq!((&back.device, back.to_set().is_some()), (&visit.device, true));
+    assert_eq!(harness.dids(&back, None).await, [ann.as_str()]);
+}
+
+async fn answers_that_are_lost_again_and_again_sign_nobody_out(db: Db) {
+    let harness = SignInHarness::new(db);
+    let ann = harness.account("ann").await;
+    let mut visit = harness.visit(None).await;
+    harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+    let mut shown = visit.to_set().unwrap().clone();
+    for round in 0..3 {
+        harness.wait(ROTATE_EVERY);
+        for lost in 0..4 {
+            let back = harness.visit(Some(&shown)).await;
+            assert_eq!(harness.dids(&back, None).await, [ann.as_str()], "{round}, {lost}");
+            assert!(back.to_set().is_some(), "{round}, {lost}");
+            harness.wait(if lost % 2 == 0 { TOLERANCE * 2 } else { LOST_ANSWER * 2 });
+        }
+        shown = harness.visit(Some(&shown)).await.to_set().unwrap().clone();
+    }
+}
+
+/// The owner's answer was lost, and a thief has the same cookie. Each shows what it has in turn.
+async fn a_stolen_cookie_is_noticed_as_soon_as_both_were_shown(db: Db) {
+    for thief_is_first in [false, true] {
+        let harness = SignInHarness::new(db.clone());
+        let ann = harness.account(if thief_is_first { "anna" } else { "ann" }).await;
+        let mut visit = harness.visit(None).await;
+        harness.sign_in(&mut visit, &ann, Persistence::Remembered).await;
+        let stolen = visit.to_set().unwrap().clone();
+        harness.wait(ROTATE_EVERY);
+        let first = harness.visit(Some(&stolen)).await.to_set().unwrap().clone();
+        harness.wait(LOST_ANSWER * 2);
+        let second = harness.visit(Some(&stolen)).await.to_set().unwrap().clone();
+        harness.wait(LOST_ANSWER * 2);
+        let (one, other) = if thief_is_first { (first, second) } else { (second, first) };
+        let one = harness.visit(Some(&one)).await;
+        if one.device == visit.device {
+            harness.wait(LOST_ANSWER * 2);
+            assert_ne!(harness.visit(Some(&other)).await.device, visit.device);
+        }
+        assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap(), []);
+    }
 }
 
 /// A request that comes after a while rotates the cookie when it begins, and again when it is
