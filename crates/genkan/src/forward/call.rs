@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use genkan_protocol::syntax::Did;
 use http::HeaderValue;
 use http::request::Parts;
 use http1::Answerer;
@@ -35,9 +36,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// The client as the holder of a place at a server, where it speaks for no account.
-    pub(super) fn as_stranger(&self) -> Holder<'static> {
-        Holder::Stranger(self.network())
+    /// Who holds the place of a call at a server: the account, if one is known.
+    pub(super) fn holder<'a>(&self, account: Option<&'a Did>) -> Holder<'a> {
+        account.map_or_else(|| Holder::Stranger(self.network()), Holder::Account)
     }
 
     pub(super) fn network(&self) -> ClientNetwork {

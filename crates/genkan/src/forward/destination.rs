@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use genkan_protocol::syntax::Did;
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 
@@ -91,7 +92,9 @@ impl<R: Rooms> Forwarder<R> {
                 Ok(destination)
             }
             Route::Target { account, shown } => match self.home(account).await? {
-                Some(home) => self.home_destination(&home, HomeCredential::None),
+                Some(home) => {
+                    self.home_destination(&home, HomeCredential::None { reader: self.reader(*shown) })
+                }
                 None => Box::pin(self.external_destination(account, *shown, call)).await,
             },
             Route::SelfRead { account, shown } => {
@@ -113,7 +116,10 @@ impl<R: Rooms> Forwarder<R> {
                     }
                     // Another account's token, or an invalid one, counts as no token: anyone may
                     // make this read, so an expired token must not fail it.
-                    _ => self.home_destination(&home, HomeCredential::None),
+                    _ => {
+                        let reader = self.reader(Some(*shown));
+                        self.home_destination(&home, HomeCredential::None { reader })
+                    }
                 }
             }
         }
@@ -178,8 +184,15 @@ impl<R: Rooms> Forwarder<R> {
             Some(OwnServer::Genkan) => Err(Error::Loop),
             // The document names a host of the fleet, but that host does not have the account.
             Some(OwnServer::Host) => Err(not_here()),
-            None => Ok(Destination::Read(ReadDestination { place, permit })),
+            None => Ok(Destination::Read(ReadDestination { place, permit, reader: self.reader(shown) })),
         }
+    }
+
+    /// The account that reads without a credential, if its token was checked before. People without
+    /// an account share fewer places at a server, which a few of them can fill.
+    fn reader(&self, shown: Option<PresentedToken<'_>>) -> Option<Did> {
+        let (PresentedToken::Bearer(token) | PresentedToken::Dpop(token)) = shown?;
+        self.rooms.recall_account(token)
     }
 
     /// Returns the external PDS of the caller, if its grant allows the method.

@@ -33,7 +33,10 @@ pub(crate) struct HomeDestination {
 /// The credential that a call carries to a host.
 #[derive(Debug)]
 pub(super) enum HomeCredential {
-    None,
+    None {
+        /// The account whose known token came with the call. The call counts for it.
+        reader: Option<Did>,
+    },
     /// The caller's own session token, as received.
     Session(Arc<Caller>),
     /// A token and a proof by Genkan, within the caller's grant.
@@ -44,7 +47,7 @@ impl HomeCredential {
     /// The account that the call speaks for, and the host that its token is for.
     pub(super) fn caller(&self) -> Option<(&Did, &HostId)> {
         match self {
-            Self::None => None,
+            Self::None { .. } => None,
             Self::Session(caller) => Some((&caller.did, &caller.audience)),
             Self::Grant(caller) => match &caller.place {
                 CallerPlace::Host(host) => Some((&caller.did, host)),
@@ -55,14 +58,17 @@ impl HomeCredential {
 
     /// Who holds the call's place at the host.
     fn holder<'a>(&'a self, client: &Client) -> Holder<'a> {
-        self.caller().map_or_else(|| client.as_stranger(), |(did, _)| Holder::Account(did))
+        match self {
+            Self::None { reader } => client.holder(reader.as_ref()),
+            Self::Session(_) | Self::Grant(_) => client.holder(self.caller().map(|(did, _)| did)),
+        }
     }
 
     /// The refusal when the account has moved away. A client with a session signs in again, and one
     /// with a grant refreshes.
     pub(super) fn moved(&self) -> Error {
         match self {
-            Self::None | Self::Session(_) => Error::Moved,
+            Self::None { .. } | Self::Session(_) => Error::Moved,
             Self::Grant(_) => {
                 Error::Grant { code: "invalid_token", why: "the token is for another host".to_owned() }
             }
@@ -98,7 +104,7 @@ impl<R: FleetHosts> Forwarder<R> {
             request: call.request,
             target: call.target(),
             credentials: match destination.credential {
-                HomeCredential::None => Credentials::None,
+                HomeCredential::None { .. } => Credentials::None,
                 HomeCredential::Session(_) => Credentials::Callers,
                 HomeCredential::Grant(_) => Credentials::Genkans(&sign),
             },
@@ -193,7 +199,7 @@ impl<R: FleetHosts> Forwarder<R> {
         destination: &HomeDestination,
         is_file: bool,
     ) -> Result<Response<AnswerBody>, Error> {
-        let by_caller = !matches!(destination.credential, HomeCredential::None);
+        let by_caller = !matches!(destination.credential, HomeCredential::None { .. });
         // Anyone may ask for an answer without credentials, so only that one is bounded.
         let most = if by_caller { u64::MAX } else { self.limits.answer };
         let (status, mut headers, body) = answer.into_parts(permit, self.limits.idle, most);

@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use genkan_protocol::syntax::Did;
 use http::{Method, Response, StatusCode, Uri};
 use http_body::Body as _;
 use http1::{Answerer, Permit};
@@ -30,6 +31,8 @@ use crate::routing::target::Target;
 pub(crate) struct ReadDestination {
     pub(super) place: PdsLocation,
     pub(super) permit: Rc<ReadPermit>,
+    /// The account whose known token came with the call. The place counts for it.
+    pub(super) reader: Option<Did>,
 }
 
 /// A read, independent of the PDS that answers it.
@@ -38,6 +41,7 @@ struct Read<'a> {
     account: CallOwner,
     kind: CallKind,
     permit: Rc<ReadPermit>,
+    reader: Option<&'a Did>,
 }
 
 /// The answer of a PDS.
@@ -64,6 +68,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
             account: CallOwner::Client(limits::ClientNetwork::of(call.client.ip)),
             kind: CallKind::of(call.row.weight, &call.request.method),
             permit: Rc::clone(&destination.permit),
+            reader: destination.reader.as_ref(),
         };
         let answer = self.ask(&destination.place, &read).await;
         // As long as any other refusal takes, so that the time does not tell why (see
@@ -137,7 +142,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let addresses = self.external.addresses(origin).await?;
         let pool = self.pools.external(origin, &addresses)?;
         self.external.admit(origin, &read.account, read.kind).await?;
-        let admitted = pool.admit(read.call.client.as_stranger(), answerer)?;
+        let admitted = pool.admit(read.call.client.holder(read.reader), answerer)?;
         let head = ForwardedHead {
             request: read.call.request,
             target,

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use genkan_protocol::syntax::Did;
+
 use super::headers::Signed;
 use crate::accounts::Home;
 use crate::base::Origin;
@@ -34,6 +36,10 @@ pub(crate) trait Callers {
     /// Checks a token that is bound to a key, and its proof, which is then used up.
     async fn check_grant(&self, token: &str, call: &oauth::Call<'_>)
     -> Result<Arc<GrantCaller>, AccessError>;
+
+    /// The account of a token that was checked before, if memory knows. A proof is not looked at, so
+    /// the answer serves to count a call for the account and for nothing else.
+    fn recall_account(&self, token: &str) -> Option<Did>;
 
     /// Whether a Bearer token claims, unverified, to belong to a grant and not to a session.
     fn is_bearer_grant(&self, token: &str) -> bool;

@@ -94,6 +94,14 @@ impl Callers for AppRooms {
         self.oauth.check_access_on(&self.control, token, call).await
     }
 
+    fn recall_account(&self, token: &str) -> Option<Did> {
+        match self.access.recall(token, self.clock.now()) {
+            Some(Ok(caller)) => Some(caller.did.clone()),
+            Some(Err(_)) => None,
+            None => self.oauth.recall_account(token),
+        }
+    }
+
     fn is_bearer_grant(&self, token: &str) -> bool {
         self.oauth.is_ours_by_grant(token)
     }

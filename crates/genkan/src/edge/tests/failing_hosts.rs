@@ -405,6 +405,46 @@ async fn a_host_gets_only_so_many_at_once() {
     assert_eq!(summary(&from("192.0.2.3").await), "200 -", "the permits came back");
 }
 
+/// Six addresses hold all places that are for people without an account.
+#[tokio::test]
+async fn an_account_reads_though_strangers_hold_all_their_places() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let waits = move |mut connection: HostConnection| {
+        let held = held.clone();
+        async move {
+            while let Some(request) = connection.request().await {
+                if request.contains("limit=1") {
+                    held.pass().await;
+                }
+                connection.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    };
+    let proxies = ["127.0.0.1/32".parse().unwrap()];
+    let network =
+        Network::behind(&proxies, |settings| settings.forward.at_once = 32, waits, answers_ok).await;
+    let read = format!("GET /xrpc/com.atproto.repo.listRecords?repo={ALICE}");
+    let mut clients = Vec::new();
+    for index in 0..24 {
+        let fields = format!("x-forwarded-for: 192.0.2.{}\r\n", index / 4);
+        let mut client = network.connect().await;
+        client.send(request(&format!("{read}&limit=1"), &fields)).await;
+        clients.push(client);
+    }
+    eventually("strangers hold their places", || network.one.heard().len() == 24).await;
+    let fields = "x-forwarded-for: 192.0.2.99\r\n";
+    assert_eq!(summary(&network.ask(&read, fields).await), "503 NotEnoughResources");
+    // A read goes without the token, and counts for the account whose token it is.
+    let fields = format!("authorization: Bearer alice\r\n{fields}");
+    assert_eq!(summary(&network.ask(&read, &fields).await), "200 -");
+    assert!(!network.one.heard().last().unwrap().contains("alice\r\n"));
+    gate.open();
+    for mut client in clients {
+        assert!(client.rest().await.starts_with("HTTP/1.1 200 "));
+    }
+}
+
 /// One account or address fills no host, whatever it does: here it waits for slow answers.
 #[tokio::test]
 async fn a_client_gets_an_eighth_of_a_hosts_places() {

@@ -18,6 +18,7 @@ use crate::oauth::{AccessError, Call, GrantCaller, GrantId, Onward};
 use crate::routing::target::Target;
 use crate::sessions::Caller;
 use genkan_protocol::jwt::session::Scope;
+use genkan_protocol::syntax::Did;
 
 impl std::fmt::Debug for ExternalState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -176,6 +177,10 @@ impl Callers for FakeRooms {
         // as the database would.
         tokio::task::yield_now().await;
         Self::caller(token)
+    }
+
+    fn recall_account(&self, token: &str) -> Option<Did> {
+        Self::caller(token).ok().map(|caller| caller.did.clone())
     }
 
     /// Accepts the proof `good`. The proof `stale` has an old nonce.

@@ -107,6 +107,12 @@ impl OAuth {
         Some(if caller.expires_at > now { Ok(caller) } else { Err(EXPIRED) })
     }
 
+    /// The account of a token that was checked before, if memory knows. The token's proof is not
+    /// looked at.
+    pub(crate) fn recall_account(&self, token: &str) -> Option<Did> {
+        self.recall_caller(token)?.ok().map(|caller| caller.did.clone())
+    }
+
     /// Finds the caller of a token by its signature and the database.
     async fn find_caller(&self, token: &str) -> Result<Arc<GrantCaller>, AccessError> {
         let now = self.clock.now();
