@@ -197,9 +197,9 @@ mod tests {
                 Ok(vec![address(2)])
             }
         };
-        let began = monotonic_now();
+        let asked_at = monotonic_now();
         assert_eq!(*addresses.find(LIMIT, look_up).await.unwrap(), [address(1)]);
-        assert!((PATIENCE..LIMIT).contains(&began.elapsed()));
+        assert!((PATIENCE..LIMIT).contains(&asked_at.elapsed()));
         let at_once = async |addresses: &Addresses| {
             let mut finding = pin!(addresses.find(LIMIT, look_up));
             poll_fn(|context| Poll::Ready(finding.as_mut().poll(context))).await

@@ -71,7 +71,8 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
         F: Future<Output = V> + Send + 'static,
     {
         let is_own = Arc::new(AtomicBool::new(false));
-        let (started, own) = (Arc::clone(&is_own), look_up());
+        // Boxed: every caller's future would contain the lookup, and twice.
+        let (started, own) = (Arc::clone(&is_own), Box::pin(look_up()));
         let starting = async move {
             started.store(true, Ordering::Relaxed);
             own.await
@@ -79,7 +80,7 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
         let outcome = self.join(key, starting).await;
         match outcome {
             Some(outcome) if has_not_begun(&outcome) && !is_own.load(Ordering::Relaxed) => {
-                Some(look_up().await)
+                Some(Box::pin(look_up()).await)
             }
             outcome => outcome,
         }

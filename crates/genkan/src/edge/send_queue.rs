@@ -1,7 +1,7 @@
 //! The bytes of an answer that the system has taken and the client has not.
 //!
 //! The ioctl `SIOCOUTQ` (tcp(7)) would tell as well, but cannot be called without `unsafe`. So the
-//! system is asked by a message (sock_diag(7)). That costs a few system calls, which is too much for
+//! system is asked by a message (`sock_diag(7)`). That costs a few system calls, which is too much for
 //! each write.
 
 /// Returns how many bytes the client has not acknowledged, sent or not. `None` if the system does not
@@ -31,7 +31,7 @@ pub(super) const fn unacknowledged(_: &tokio::net::TcpStream) -> Option<u32> {
     None
 }
 
-/// The messages of sock_diag(7) and netlink(7). Numbers are in the byte order of the machine, ports
+/// The messages of `sock_diag(7)` and `netlink(7)`. Numbers are in the byte order of the machine, ports
 /// and addresses in that of the network.
 #[cfg(target_os = "linux")]
 mod linux {

@@ -62,7 +62,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> LookupCache<V> {
         if freshness == Freshness::Asked {
             // Joining a lookup that began earlier could miss the change that the caller wants to
             // see.
-            return self.inner.look_up(key, look_up()).await;
+            return Box::pin(self.inner.look_up(key, look_up())).await;
         }
         if let Some(kept) = &kept
             && kept.is_young(now)
