@@ -8,7 +8,6 @@ use http::request::Parts;
 use http1::Answerer;
 
 use super::error::Error;
-use super::external::ExternalPdses;
 use super::proxied_service::{self, ATPROTO_PROXY, WebName};
 use super::shares::Holder;
 use crate::base::fetch::Names;
@@ -72,13 +71,13 @@ impl Call<'_> {
     }
 
     /// Whether `atproto-proxy` reaches a host. A value that was not checked because the host ignores
-    /// it is dropped, unless it would have passed without a lookup: some host may be made differently.
-    pub(super) fn passes_service(&self, external: &ExternalPdses) -> bool {
+    /// it is dropped, unless its name `is_known_public`: some host may be made differently.
+    pub(super) fn passes_service(&self, names: &Names, is_known_public: impl Fn(&str) -> bool) -> bool {
         if matches!(self.row.handling, Handling::PassedOn | Handling::Addressed) {
             return true;
         }
-        match proxied_service::check(&self.request.headers, external.names()) {
-            Ok(Some(WebName(name))) => external.services().is_known_public(name),
+        match proxied_service::check(&self.request.headers, names) {
+            Ok(Some(WebName(name))) => is_known_public(name),
             Ok(None) => true,
             Err(_) => false,
         }

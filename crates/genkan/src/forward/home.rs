@@ -109,7 +109,8 @@ impl<R: FleetHosts> Forwarder<R> {
                 HomeCredential::Grant(_) => Credentials::Genkans(&sign),
             },
             has_body: input.has_body(),
-            passes_service: call.passes_service(&self.external),
+            passes_service: call
+                .passes_service(self.external.names(), |name| self.external.services().is_known_public(name)),
             client: Some(&call.client.address),
             via: &self.via,
             follows_redirects: false,
