@@ -83,6 +83,13 @@ impl Sealer {
         Self::of(&SealingKeys::one(key.clone()))
     }
 
+    /// A sealer before and after its key was rotated.
+    #[cfg(test)]
+    pub(crate) fn before_and_after_rotation() -> (Self, Self) {
+        let (old, new) = (Secret::new([1; 32]), Secret::new([2; 32]));
+        (Self::new(&old), Self::of(&SealingKeys { current: new, older: vec![old] }))
+    }
+
     /// Replaces the keys of this sealer and all its clones.
     pub(crate) fn replace(&self, keys: &SealingKeys) {
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = named(keys);

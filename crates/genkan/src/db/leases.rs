@@ -71,12 +71,17 @@ macro_rules! leases_on {
             limit: i64,
         ) -> $crate::db::Result<Vec<String>> {
             use sqlx::Row as _;
+            // Two ranges of the index. With an OR, PostgreSQL would read all rows that are put off.
             let rows = sqlx::query(concat!(
-                "SELECT did FROM ",
+                "SELECT did, lease_until FROM (SELECT did, lease_until FROM ",
+                $table,
+                " WHERE lease_until <= $1 ORDER BY lease_until LIMIT $2) AS free \
+                 UNION ALL SELECT did, lease_until FROM (SELECT did, lease_until FROM ",
                 $table,
                 // The oldest first, so that one row that fails again and again does not keep others
                 // waiting.
-                " WHERE lease_until <= $1 OR lease_until > $3 ORDER BY lease_until LIMIT $2"
+                " WHERE lease_until > $3 ORDER BY lease_until LIMIT $2) AS delayed \
+                 ORDER BY lease_until LIMIT $2"
             ))
             .bind(now.as_millis())
             .bind(limit)

@@ -287,6 +287,7 @@ pub(super) const STEPS: &[Step] = &[
         include_str!("../../../../migrations/0322_earlier_sign_ins_by_rotation.sql"),
     ),
     Step::new(323, "devices shown", include_str!("../../../../migrations/0323_devices_shown.sql")),
+    Step::new(340, "signups by age", include_str!("../../../../migrations/0340_signups_by_age.sql")),
     Step::new(
         350,
         "documents of home accounts",

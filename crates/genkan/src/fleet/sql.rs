@@ -189,12 +189,14 @@ fn signed(count: Option<u64>) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::seal::Sealer;
     use crate::db::on_each_database;
 
     on_each_database!(
         a_host_is_written_and_read_back,
         name_url_and_did_are_unique,
         the_last_probe_counts,
+        an_admin_password_is_resealed,
         a_removed_host_leaves_nothing
     );
 
@@ -233,6 +235,17 @@ mod tests {
         assert_eq!(format!("{read:?}"), format!("{changed:?}"));
         let names: Vec<String> = all(&db).await.unwrap().into_iter().map(|row| row.id.to_string()).collect();
         assert_eq!(names, ["elm", "oak"]);
+    }
+
+    async fn an_admin_password_is_resealed(db: Db) {
+        let (old, new) = Sealer::before_and_after_rotation();
+        let purpose = crate::fleet::registry::PASSWORD_SEALED_AS;
+        let sealed = Some(old.seal(purpose, "oak", b"password"));
+        add(&db, &HostRow { admin_password_sealed: sealed, ..row("oak") }).await.unwrap();
+        let column = &crate::fleet::SEALED_COLUMNS[0];
+        assert_eq!(column.left(&db, &new).await.unwrap(), 1);
+        assert_eq!(column.round(&db, &new, "").await.unwrap().0.resealed, 1);
+        assert_eq!(column.left(&db, &new).await.unwrap(), 0);
     }
 
     async fn name_url_and_did_are_unique(db: Db) {

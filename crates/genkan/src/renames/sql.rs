@@ -85,6 +85,7 @@ mod tests {
 
     on_each_database!(
         one_worker_at_a_time,
+        a_new_start_ends_all_leases,
         a_new_wish_replaces_one_left_lying,
         a_clock_that_was_ahead_delays_nothing
     );
@@ -108,6 +109,8 @@ mod tests {
         tx.commit().await.unwrap();
         assert!(!take_lease(&db, &did(), "you", at(9)).await.unwrap());
         assert!(take_lease(&db, &did(), "you", end).await.unwrap());
+        assert!(!keep_lease(&db, &did(), "me", end).await.unwrap());
+        assert!(keep_lease(&db, &did(), "you", end).await.unwrap());
         let mut tx = db.begin().await.unwrap();
         // The lease was taken by the other worker, so the first one can neither publish nor remove.
         assert!(
@@ -135,6 +138,15 @@ mod tests {
         put_off(&mut tx, &did(), "me", ahead, "away").await.unwrap();
         assert!(insert_or_replace(&mut tx, &rename("b.test"), "you", now).await.unwrap());
         tx.commit().await.unwrap();
+    }
+
+    async fn a_new_start_ends_all_leases(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        assert!(insert_or_replace(&mut tx, &rename("a.test"), "me", at(0)).await.unwrap());
+        tx.commit().await.unwrap();
+        assert!(abandoned(&db, at(1), 9).await.unwrap().is_empty());
+        end_leases(&db).await.unwrap();
+        assert_eq!(abandoned(&db, at(1), 9).await.unwrap(), [did().to_string()]);
     }
 
     async fn a_new_wish_replaces_one_left_lying(db: Db) {

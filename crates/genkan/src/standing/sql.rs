@@ -92,3 +92,43 @@ pub(super) async fn find(db: &Db, did: &Did) -> Result<Option<Wish>> {
 
 /// More than the longest time that a call to a host may take.
 const LONGEST_CALL: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(one_worker_at_a_time, a_new_start_ends_all_leases);
+
+    const NOW: Timestamp = Timestamp::from_millis(10_000);
+
+    async fn recorded(db: &Db) -> Did {
+        let did: Did = "did:plc:ann".parse().unwrap();
+        let mut tx = db.begin().await.unwrap();
+        assert!(insert_or_replace(&mut tx, &did, Wish::TakenDown, "first", NOW).await.unwrap());
+        tx.commit().await.unwrap();
+        did
+    }
+
+    async fn one_worker_at_a_time(db: Db) {
+        let (did, end) = (recorded(&db).await, NOW.plus(LEASE));
+        assert!(!take_lease(&db, &did, "second", NOW).await.unwrap());
+        assert!(take_lease(&db, &did, "second", end).await.unwrap());
+        assert!(!keep_lease(&db, &did, "first", end).await.unwrap());
+        assert!(keep_lease(&db, &did, "second", end).await.unwrap());
+        let mut tx = db.begin().await.unwrap();
+        assert!(!set_wish(&mut tx, &did, Wish::Restored, "first").await.unwrap());
+        assert!(set_wish(&mut tx, &did, Wish::Restored, "second").await.unwrap());
+        put_off(&mut tx, &did, "second", end, "host away").await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(find(&db, &did).await.unwrap(), Some(Wish::Restored));
+        assert_eq!(abandoned(&db, end, 9).await.unwrap(), [did.to_string()]);
+    }
+
+    async fn a_new_start_ends_all_leases(db: Db) {
+        let did = recorded(&db).await;
+        assert!(abandoned(&db, NOW, 9).await.unwrap().is_empty());
+        end_leases(&db).await.unwrap();
+        assert_eq!(abandoned(&db, NOW, 9).await.unwrap(), [did.to_string()]);
+    }
+}

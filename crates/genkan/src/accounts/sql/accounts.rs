@@ -466,6 +466,7 @@ mod tests {
         sign_up_and_rename_do_not_both_get_a_handle,
         a_deletion_that_is_due_does_not_begin_after_a_return,
         deletions_that_fail_keep_no_others_waiting,
+        an_account_is_held_only_if_it_meets_the_demand,
         listing_goes_on_where_it_stopped
     );
 
@@ -596,6 +597,9 @@ mod tests {
         assert!(matches!(reserve_handle(&mut tx, &bob.did, &wanted).await, Err(ClaimError::Taken)));
         tx.commit().await.unwrap();
         assert!(matches!(add(&db, &new_account("carol")).await, Err(NewError::HandleTaken)));
+        for (handle, is_free) in [("carol.test", false), ("ann.test", false), ("dave.test", true)] {
+            assert_eq!(is_handle_free(&db, handle).await.unwrap(), is_free, "{handle}");
+        }
 
         let mut tx = db.begin().await.unwrap();
         assert!(take_reserved_handle(&mut tx, &ann.did).await.unwrap());
@@ -603,6 +607,37 @@ mod tests {
         tx.commit().await.unwrap();
         assert_eq!(by_handle(&db, wanted.as_str()).await.unwrap().unwrap().did, ann.did);
         add(&db, &NewAccount { handle: ann.handle, ..new_account("dave") }).await.unwrap();
+    }
+
+    async fn an_account_is_held_only_if_it_meets_the_demand(db: Db) {
+        let ann = new_account("ann");
+        add(&db, &ann).await.unwrap();
+        let other = Secret::new("another hash".to_owned());
+        let met = async || {
+            let mut tx = db.begin().await.unwrap();
+            let mut met = Vec::new();
+            for demand in [
+                Demand::Nothing,
+                Demand::Usable,
+                Demand::Active,
+                Demand::PasswordHash(&ann.password_hash),
+                Demand::PasswordHash(&other),
+            ] {
+                met.push(hold(&mut tx, &ann.did, demand).await.unwrap());
+            }
+            met
+        };
+        let change = async |deactivated: Option<Timestamp>, mark: Option<(Timestamp, &str)>| {
+            let mut tx = db.begin().await.unwrap();
+            set_deactivated(&mut tx, &ann.did, deactivated).await.unwrap();
+            set_taken_down(&mut tx, &ann.did, mark).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        assert_eq!(met().await, [true, true, true, true, false]);
+        change(Some(ann.created_at), None).await;
+        assert_eq!(met().await, [true, true, false, true, false]);
+        change(None, Some((ann.created_at, "T-1"))).await;
+        assert_eq!(met().await, [true, false, false, false, false]);
     }
 
     async fn the_named_field_survives_a_race(db: Db) {

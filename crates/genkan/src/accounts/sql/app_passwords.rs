@@ -80,3 +80,31 @@ fn read(row: &sqlx::any::AnyRow) -> db::Result<AppPassword> {
         created_at: Timestamp::from_millis(row.try_get("created_at")?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(the_passwords_of_one_account_go_together);
+
+    async fn the_passwords_of_one_account_go_together(db: Db) {
+        let [ann, bob]: [Did; 2] = ["did:plc:ann", "did:plc:bob"].map(|did| did.parse().unwrap());
+        let password = |name: &str| AppPassword {
+            name: name.to_owned(),
+            privileged: false,
+            created_at: Timestamp::from_millis(1),
+        };
+        let mut tx = db.begin().await.unwrap();
+        for (did, name) in [(&ann, "phone"), (&ann, "tablet"), (&bob, "phone")] {
+            assert!(insert(&mut tx, did, &password(name), name).await.unwrap());
+        }
+        assert!(!insert(&mut tx, &ann, &password("phone"), "other hash").await.unwrap());
+        remove_all(&mut tx, &ann).await.unwrap();
+        assert!(!hold(&mut tx, &ann, "phone").await.unwrap());
+        assert!(hold(&mut tx, &bob, "phone").await.unwrap());
+        tx.commit().await.unwrap();
+        assert!(list(&db, &ann).await.unwrap().is_empty());
+        assert_eq!(list(&db, &bob).await.unwrap().len(), 1);
+    }
+}

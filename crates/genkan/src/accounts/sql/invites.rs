@@ -156,3 +156,34 @@ fn read(row: &AnyRow) -> db::Result<Invite> {
         disabled_at: row.try_get::<Option<i64>, _>("disabled_at")?.map(Timestamp::from_millis),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(the_codes_of_one_account_are_disabled_together);
+
+    async fn the_codes_of_one_account_are_disabled_together(db: Db) {
+        let now = Timestamp::from_millis(7);
+        let mut tx = db.begin().await.unwrap();
+        for (code, for_account) in [("one", "did:plc:ann"), ("two", "did:plc:ann"), ("other", "admin")] {
+            let invite = Invite {
+                code: code.to_owned(),
+                uses: 1,
+                left: 1,
+                for_account: for_account.to_owned(),
+                created_by: "admin".to_owned(),
+                created_at: Timestamp::from_millis(1),
+                disabled_at: None,
+            };
+            insert(&mut tx, &invite).await.unwrap();
+        }
+        assert!(disable(&mut tx, "one", now).await.unwrap());
+        assert_eq!(disable_of_account(&mut tx, "did:plc:ann", now).await.unwrap(), 1, "the other is");
+        tx.commit().await.unwrap();
+        for (code, good) in [("one", false), ("two", false), ("other", true)] {
+            assert_eq!(is_good(&db, code).await.unwrap(), good, "{code}");
+        }
+    }
+}

@@ -216,8 +216,14 @@ pub(in crate::links) async fn end(tx: &mut Tx, id: &LinkId, reason: Reason, now:
 /// first, each with the issuer of its server. One that is put off for longer than [`LONGEST_PAUSE`]
 /// is due as well: a clock was wrong when it was put off.
 pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp) -> Result<Vec<(String, LinkId)>> {
+    // Two ranges of the index. With an OR, PostgreSQL would read all sessions that are put off.
     let rows = sqlx::query(
-        "SELECT id, server FROM links WHERE state = 'ending' AND (revoke_at <= $1 OR revoke_at > $2)
+        "SELECT id, server, revoke_at FROM (
+            SELECT id, server, revoke_at FROM links WHERE state = 'ending' AND revoke_at <= $1
+            ORDER BY revoke_at LIMIT 200) AS due
+         UNION ALL SELECT id, server, revoke_at FROM (
+            SELECT id, server, revoke_at FROM links WHERE state = 'ending' AND revoke_at > $2
+            ORDER BY revoke_at LIMIT 200) AS delayed
          ORDER BY revoke_at LIMIT 200",
     )
     .bind(now.as_millis())

@@ -193,7 +193,11 @@ mod tests {
     use crate::db::on_each_database;
     use crate::oauth::testing::{grant, pushed};
 
-    on_each_database!(a_code_is_first_used_once, a_code_stays_as_long_as_its_grant);
+    on_each_database!(
+        a_code_is_first_used_once,
+        a_code_loses_its_link_unless_it_became_a_grant,
+        a_code_stays_as_long_as_its_grant
+    );
 
     fn code() -> StoredCode {
         StoredCode {
@@ -222,6 +226,20 @@ mod tests {
         let peeked = peek(&db, &"h".into()).await.unwrap().unwrap();
         assert_eq!((peeked.did.as_str(), peeked.scope.as_str()), ("did:plc:ann", "atproto"));
         assert!(peeked.is_used);
+    }
+
+    async fn a_code_loses_its_link_unless_it_became_a_grant(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        for hash in ["unused", "used"] {
+            let linked = StoredCode { link: Some("link".into()), ..code() };
+            insert(&mut tx, &hash.into(), &linked).await.unwrap();
+        }
+        set_grant(&mut tx, &"used".into(), &"g".into()).await.unwrap();
+        assert!(drop_link(&mut tx, &"unused".into()).await.unwrap());
+        assert!(!drop_link(&mut tx, &"used".into()).await.unwrap());
+        let (_, unused) = take(&mut tx, &"unused".into(), Timestamp::from_millis(50)).await.unwrap().unwrap();
+        assert_eq!(unused.link, None);
+        tx.commit().await.unwrap();
     }
 
     async fn a_code_stays_as_long_as_its_grant(db: Db) {

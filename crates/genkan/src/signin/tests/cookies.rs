@@ -8,7 +8,7 @@ use super::harness::{SignInHarness, seen};
 use crate::accounts::Rank;
 use crate::db::{Db, on_each_database};
 use crate::signin::service::{LOST_ANSWER, ROTATE_EVERY, TOLERANCE};
-use crate::signin::{BrowserInfo, Cookies, Persistence, SignIns};
+use crate::signin::{BrowserInfo, Cookies, Persistence, SignIns, sql};
 
 on_each_database!(
     a_browser_is_known_by_its_cookies,
@@ -26,6 +26,10 @@ async fn a_browser_is_known_by_its_cookies(db: Db) {
     assert_eq!(again.device, first.device);
     // A known browser keeps its cookie until it is time to rotate it.
     assert!(again.to_set().is_none());
+    harness.wait(Duration::from_mins(1));
+    assert!(harness.visit(first.to_set()).await.to_set().is_none());
+    let row = sql::find(&harness.db, &first.device).await.unwrap().unwrap();
+    assert_eq!(row.seen_at, harness.clock.clock().now(), "the visit was noted");
 
     let other = harness.visit(None).await;
     assert_ne!(other.device, first.device);

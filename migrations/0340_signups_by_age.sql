@@ -1,0 +1,1 @@
+CREATE INDEX signups_by_age ON signups (created_at);
