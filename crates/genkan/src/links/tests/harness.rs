@@ -22,7 +22,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub(super) const SCOPE: &str = "atproto transition:generic";
 pub(super) const DEVICE: &str = "dev-1";
-const ORIGIN: &str = "https://genkan.example.com";
+pub(super) const ORIGIN: &str = "https://genkan.example.com";
 
 pub(super) struct LinkHarness {
     pub(super) db: Db,
@@ -139,14 +139,22 @@ impl LinkHarness {
 
     /// Signs in up to the consent page.
     pub(super) async fn arrive(&self) -> Arrival {
-        let departure = self.begin("ann.example.com").await.unwrap();
+        self.arrive_as("ann.example.com").await
+    }
+
+    async fn arrive_as(&self, handle: &str) -> Arrival {
+        let departure = self.begin(handle).await.unwrap();
         let callback = self.visit(&departure).await;
         self.finish(&departure, callback).await.unwrap()
     }
 
     /// Signs in and keeps the session.
     pub(super) async fn link(&self) -> LinkId {
-        let arrival = self.arrive().await;
+        self.link_of("ann.example.com").await
+    }
+
+    pub(super) async fn link_of(&self, handle: &str) -> LinkId {
+        let arrival = self.arrive_as(handle).await;
         assert!(self.links.keep(&arrival.link).await.unwrap());
         arrival.link
     }

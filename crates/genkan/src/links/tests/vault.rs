@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use genkan_testing::Trouble;
 use genkan_testing::network::eventually;
+use genkan_testing::{FakePds, Trouble};
 use sqlx::Row as _;
 
-use super::harness::{DEVICE, LinkHarness};
+use super::harness::{DEVICE, LinkHarness, ORIGIN};
 use crate::base::Secret;
 use crate::base::seal::SealingKeys;
 use crate::db::{Db, on_each_database, sweep};
@@ -18,6 +18,7 @@ on_each_database!(
     c12_an_ended_session_is_refused_at_once_and_revoked,
     a_server_that_is_away_is_informed_of_the_end_later,
     an_end_that_its_server_never_confirms_is_given_up,
+    servers_that_never_answer_hold_up_no_other_one,
     an_undecided_sign_in_leaves_nothing_behind,
     a_sign_in_for_the_account_pages_keeps_no_session,
     other_replicas_forget_when_the_feed_tells,
@@ -157,6 +158,45 @@ async fn an_end_that_its_server_never_confirms_is_given_up(db: Db) {
     harness.pass(DAY * 31);
     sweep::all(&harness.db, harness.now(), SWEEPS).await.unwrap();
     assert!(harness.links.find(&link).await.unwrap().is_none());
+}
+
+async fn servers_that_never_answer_hold_up_no_other_one(db: Db) {
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(FakePds::start().await);
+    }
+    let harness = LinkHarness::start_with(db, ORIGIN, &silent.iter().collect::<Vec<_>>()).await;
+    let mut links = Vec::new();
+    for (number, server) in silent.iter().enumerate() {
+        let handle = format!("user{number}.example.com");
+        let did = server.make_account(&harness.directory, &handle);
+        harness.names.publish(&handle, &[did.as_str()]);
+        for _ in 0..2 {
+            links.push(harness.link_of(&handle).await);
+        }
+        server.trouble("/oauth/revoke", Trouble::Silent);
+    }
+    let healthy = harness.link().await;
+    // The healthy server's session ended last, in another process that was killed before it told
+    // the server.
+    for (age, link) in links.iter().rev().chain([&healthy]).rev().enumerate() {
+        let ended_at = harness.now().minus(Duration::from_secs(age as u64)).as_millis();
+        sqlx::query("UPDATE links SET state = 'ending', ended_at = $2, revoke_at = $2 WHERE id = $1")
+            .bind(link.as_str())
+            .bind(ended_at)
+            .execute(harness.db.writer())
+            .await
+            .unwrap();
+    }
+    let job = tokio::spawn({
+        let links = harness.links.clone();
+        async move { links.tell_servers().await }
+    });
+    eventually("the healthy server is told", async || state(&harness, &healthy).await == "dead").await;
+    assert!(!job.is_finished(), "the others have not answered");
+    assert_eq!(job.await.unwrap().unwrap(), 21, "one call to each, and none after its silence");
+    assert!(silent.iter().all(|server| server.asked("/oauth/revoke") == 1));
+    assert_eq!(harness.links.tell_servers().await.unwrap(), 0, "all are put off");
 }
 
 async fn an_undecided_sign_in_leaves_nothing_behind(db: Db) {

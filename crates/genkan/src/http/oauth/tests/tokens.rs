@@ -6,6 +6,7 @@ use std::time::Duration;
 use genkan_protocol::oauth::access_token::Token;
 use genkan_protocol::oauth::request::Form;
 use genkan_testing::Answer;
+use genkan_testing::network::eventually;
 use http::HeaderMap;
 use serde_json::json;
 
@@ -33,6 +34,7 @@ on_each_database!(
     a_revoked_grant_has_ended,
     a_grant_that_its_account_revokes_has_ended,
     a_blocked_client_gets_nothing,
+    a_blocked_client_with_many_grants_loses_them_in_batches,
     a_long_scope_goes_by_reference,
     malformed_token_requests_have_their_answers,
     an_access_token_ends_with_its_grant,
@@ -406,6 +408,46 @@ async fn a_blocked_client_gets_nothing(db: Db) {
     assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_client");
     oauth.set_trust(&app.id, ClientTrust::Known).await.unwrap();
     assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_grant");
+}
+
+async fn a_blocked_client_with_many_grants_loses_them_in_batches(db: Db) {
+    let server = OAuthServer::start(db.clone()).await;
+    let oauth = &server.app.oauth;
+    let app = TestApp::published(&server, "app", &json!({ "client_name": "Anything" }));
+    let refresh = refresh_of(&server.tokens(&app).await);
+    // Twice as many each time.
+    for step in 0..11 {
+        sqlx::query(
+            "INSERT INTO oauth_grants (id, did, client_id, scope, dpop_key, client_auth, device, refreshable,
+                generation, rotated_at, rotated_before_at, idle_until, expires_at, created_at)
+             SELECT id || $1, did, client_id, scope, dpop_key, client_auth, device, refreshable,
+                generation, rotated_at, rotated_before_at, idle_until, expires_at, created_at
+             FROM oauth_grants",
+        )
+        .bind(format!("-{step}"))
+        .execute(db.writer())
+        .await
+        .unwrap();
+    }
+    let alive = async || -> i64 {
+        let count = "SELECT COUNT(*) FROM oauth_grants WHERE ended_at IS NULL";
+        sqlx::query_scalar(count).fetch_one(db.reader()).await.unwrap()
+    };
+    let blocking = tokio::spawn({
+        let (oauth, client) = (oauth.clone(), app.id.clone());
+        async move { oauth.set_trust(&client, ClientTrust::Blocked).await }
+    });
+    // Between two batches the grants of the first have ended, and others have not.
+    eventually("the first batch has ended", async || alive().await < 2048).await;
+    assert_eq!((2048 - alive().await) % 200, 0, "a batch ends as a whole");
+    assert_eq!(app.refresh(&server, &refresh).await.summary(), "400 invalid_client");
+    // A process that is killed here leaves the rest to the job.
+    blocking.abort();
+    drop(blocking.await);
+    let left = alive().await;
+    assert!(left > 0, "the test stopped it in between");
+    assert_eq!(oauth.end_of_blocked_clients().await.unwrap(), u64::try_from(left).unwrap());
+    assert_eq!(alive().await, 0);
 }
 
 async fn a_long_scope_goes_by_reference(db: Db) {
