@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::arguments::Arguments;
 use crate::provision::{cargo_tools, faketime, pgbouncer, postgres::Postgres, stress_ng};
 use crate::say::{Step, line, seconds};
+use crate::verify::CHECKS_OF_STATEMENTS;
 use crate::{command, guard, workspace};
 
 pub const USAGE: &str = "\
@@ -111,6 +112,7 @@ impl Suite {
         tests.arg("--cargo-metadata").arg(&self.metadata);
         tests.args(["--status-level=fail", "--final-status-level=fail", "--hide-progress-bar"]);
         tests.args(["--color=never"]).args(&self.filter);
+        tests.args(["-E", &format!("not test({CHECKS_OF_STATEMENTS})")]);
         tests.env("GENKAN_TEST_POSTGRES", self.postgres.url());
         tests.env("GENKAN_TEST_FAKETIME", faketime::library()?);
         tests.env("GENKAN_TEST_PGBOUNCER", pgbouncer::pgbouncer()?);

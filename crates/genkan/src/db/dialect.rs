@@ -51,7 +51,7 @@ impl Dialect {
     }
 
     /// The expression of the database's own clock, in milliseconds since the epoch.
-    const fn clock(self) -> &'static str {
+    pub(super) const fn clock(self) -> &'static str {
         match self {
             // Julian days; 2440587.5 is the epoch.
             Self::Sqlite => "CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT)",

@@ -22,6 +22,8 @@ mod migrate;
 mod pooler;
 mod repeat;
 pub(crate) mod replicas;
+#[cfg(test)]
+mod statements;
 mod steps;
 mod subjects;
 pub(crate) mod sweep;

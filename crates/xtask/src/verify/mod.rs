@@ -23,6 +23,9 @@ use crate::say::{line, paint};
 use outcome::{Counts, Outcome, StageEnd};
 use stages::{Kind, Stage};
 
+/// The tests that need the statements which all other tests executed.
+pub(crate) const CHECKS_OF_STATEMENTS: &str = "db::statements::check::";
+
 const USAGE: &str = "\
 cargo verify [--quick] [--rust-only] [--keep-going] [FILTER]
 

@@ -1,13 +1,14 @@
 //! The stages in their order. Those that fail fast come first.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::outcome::Counts;
 use super::stories::{self, Variant};
-use super::tee;
+use super::{CHECKS_OF_STATEMENTS, tee};
 use crate::network::genkan;
 use crate::provision::{cargo_tools, faketime, pgbouncer, postgres::Postgres};
 use crate::say::line;
@@ -41,6 +42,7 @@ pub(super) fn all() -> Vec<Stage> {
         stage("lints", Kind::Quick, lints),
         stage("tests on SQLite", Kind::QuickOnly, tests_on_sqlite),
         stage("tests on SQLite and PostgreSQL", Kind::Rust, tests_on_both),
+        stage("statements on large tables", Kind::Rust, statements),
         stage("fuzz corpus", Kind::Rust, fuzz_corpus),
         stage("examples in documentation", Kind::Rust, documented_examples),
         stage("documentation", Kind::Rust, documentation),
@@ -67,12 +69,40 @@ fn tests_on_sqlite() -> Result<Counts> {
 /// Tests that need PostgreSQL carry `#[ignore = "needs GENKAN_TEST_POSTGRES"]`, as all ignored
 /// tests do. They run together with the others, since many tests wait more than they compute.
 fn tests_on_both() -> Result<Counts> {
-    let postgres = Postgres::start()?;
+    let postgres = Postgres::start_with_statements()?;
+    // The next stage must not find the statements of an earlier run.
+    fs::create_dir_all(workspace::target().join("verify"))?;
+    fs::write(executed_statements(), "")?;
     let mut tests = tests(true);
     tests.env("GENKAN_TEST_POSTGRES", postgres.url());
     tests.env("GENKAN_TEST_FAKETIME", faketime::library()?);
     tests.env("GENKAN_TEST_PGBOUNCER", pgbouncer::pgbouncer()?);
-    tee::run(&mut tests)
+    let counts = tee::run(&mut tests)?;
+    let texts: Vec<String> = postgres.statements()?.into_iter().collect();
+    fs::write(executed_statements(), texts.join("\0"))?;
+    Ok(counts)
+}
+
+/// Checks the statements that the tests executed: each one of the source is among them, and reads
+/// tables of 100 000 rows by an index.
+fn statements() -> Result<Counts> {
+    let executed = executed_statements();
+    anyhow::ensure!(
+        executed.exists(),
+        "no statements were recorded: the stage \"tests on SQLite and PostgreSQL\" comes first"
+    );
+    let postgres = Postgres::start()?;
+    let mut check = cargo();
+    check.args(["test", "--workspace", "--lib", "--quiet", "--", "--ignored", CHECKS_OF_STATEMENTS]);
+    check.env("GENKAN_TEST_POSTGRES", postgres.url()).env("GENKAN_TEST_STATEMENTS", executed);
+    let counts = tee::run(&mut check)?;
+    anyhow::ensure!(counts.passed + counts.failed > 0, "no check named {CHECKS_OF_STATEMENTS} exists");
+    Ok(counts)
+}
+
+/// The texts that the tests executed on PostgreSQL, with a zero byte between them.
+fn executed_statements() -> PathBuf {
+    workspace::target().join("verify/statements")
 }
 
 fn tests(with_ignored: bool) -> Command {
@@ -82,7 +112,7 @@ fn tests(with_ignored: bool) -> Command {
         let mut tests = cargo();
         tests.args(["test", "--workspace", "--no-fail-fast", "--all-targets", "--quiet"]);
         if with_ignored {
-            tests.args(["--", "--include-ignored"]);
+            tests.args(["--", "--include-ignored", "--skip", CHECKS_OF_STATEMENTS]);
         }
         return tests;
     };
@@ -92,6 +122,7 @@ fn tests(with_ignored: bool) -> Command {
     tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
     tests.args(["--status-level=slow", "--final-status-level=slow", "--hide-progress-bar"]);
     tests.args(["--run-ignored", if with_ignored { "all" } else { "default" }]);
+    tests.args(["-E", &format!("not test({CHECKS_OF_STATEMENTS})")]);
     tests
 }
 

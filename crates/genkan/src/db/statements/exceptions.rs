@@ -1,0 +1,57 @@
+//! Statements that rightly do what the check refuses, and what the program inserts into texts.
+
+/// Statements that walk through a large table or an index of it, by a part of their text, and why
+/// they may.
+const WALKS: &[(&str, &str)] = &[
+    ("SELECT id FROM changes WHERE kind = 'fleet'", "a partial index has these rows only, and they are few"),
+    (
+        "FROM oauth_grants WHERE ended_at IS NULL AND idle_until > $1 ORDER BY created_at DESC",
+        "reads the newest grants until it has enough; those that ran out are few, since a job removes them",
+    ),
+    (
+        "SET lease = NULL, lease_until = 0 WHERE lease IS NOT NULL",
+        "at the start of the only process of a SQLite file; its rows are the sagas under way",
+    ),
+];
+
+/// Statements that no test on PostgreSQL executes, by their whole text, and why.
+const UNEXECUTED: &[(&str, &str)] = &[
+    ("SELECT 1 AS found FROM sqlite_master WHERE type = 'table' AND name = $1", "a table that SQLite has"),
+    ("DELETE FROM replicas", "at the start of the only process of a SQLite file"),
+];
+
+/// What the program inserts into a text, for each gap in it that is a variable. `*` stands for
+/// anything. Each of the resulting texts must be executed.
+///
+/// Gaps that are constants or macros need no entry, and neither do those of `leases_on!` and of
+/// `SealedColumn`, whose values are in the source.
+pub(super) const INSERTED: &[(&str, &[&str])] = &[
+    ("SELECT {COLUMNS} FROM accounts WHERE {column} = $1", &["did", "handle", "email_key"]),
+    ("SELECT 1 FROM accounts WHERE {column} = $1", &["handle", "next_handle", "email_key"]),
+    (
+        "SELECT {COLUMNS} FROM oauth_clients WHERE {condition} client_id > $1 ORDER BY client_id LIMIT 200",
+        &["", "standing = $2 AND"],
+    ),
+    (
+        "SELECT {COLUMNS} FROM oauth_grants WHERE ended_at IS NULL AND idle_until > $1 {condition} \
+         ORDER BY created_at DESC, id LIMIT $2",
+        &["", "AND did = $3", "AND client_id = $3", "AND did = $3 AND client_id = $4"],
+    ),
+    ("SELECT id FROM oauth_grants WHERE ended_at IS NULL AND idle_until > $1 AND id IN ({})", &["*"]),
+    (
+        "SELECT id, url, did, state, weight, capacity, region, sign_ups_per_hour, admin_password_sealed, \
+         signing_key, version, blob_limit FROM hosts {rest}",
+        &["ORDER BY id", "WHERE id = $1"],
+    ),
+    ("INSERT INTO oauth_seen (hash, expires_at) VALUES {}", &["*"]),
+];
+
+/// Whether a statement may walk through a large table.
+pub(super) fn may_walk(text: &str) -> bool {
+    WALKS.iter().any(|(part, _)| text.contains(part))
+}
+
+/// Whether no test needs to execute a statement.
+pub(super) fn may_be_unexecuted(text: &str) -> bool {
+    UNEXECUTED.iter().any(|(whole, _)| *whole == text)
+}
