@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use genkan_protocol::crypto::P256PrivateKey;
-use genkan_protocol::oauth::dpop::{ProofClaims, ProofKey, ath};
+use genkan_protocol::oauth::dpop::{ProofClaims, ProofKey, ath, backdated};
 use genkan_protocol::syntax::Did;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -114,7 +114,7 @@ impl Credential {
             htm: method,
             // The origin that was verified, and not the `Host` of the client's request.
             htu: &format!("{}{path}", self.pds),
-            iat: now.as_seconds(),
+            iat: backdated(now.as_seconds()),
             nonce,
             ath: Some(&self.ath),
         });

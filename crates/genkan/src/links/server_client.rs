@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use genkan_protocol::oauth::dpop::{ProofClaims, ProofKey};
+use genkan_protocol::oauth::dpop::{ProofClaims, ProofKey, backdated};
 use genkan_protocol::syntax::Did;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Request, StatusCode};
@@ -162,7 +162,7 @@ impl ServerClient<'_> {
             htm: "POST",
             // RFC 9449 §4.2: without query and fragment.
             htu: url.split(['?', '#']).next().unwrap_or_default(),
-            iat: now.as_seconds(),
+            iat: backdated(now.as_seconds()),
             nonce: nonce.as_ref().map(|heard| &*heard.nonce),
             ath: None,
         });

@@ -140,17 +140,23 @@ impl<'a> UnverifiedAssertion<'a> {
 
 /// Signs an assertion by which `client_id` authenticates at the server `issuer`, for half a minute
 /// from `now` (in seconds). `jti` must be unique.
+///
+/// `iat` is ten seconds earlier than `now`. The reference server refuses an assertion from the future,
+/// however little its own clock is behind, and one that is older than a minute.
 pub fn sign(key: &P256PrivateKey, kid: &str, client_id: &str, issuer: &str, jti: &str, now: i64) -> String {
     let claims = ClaimsToSign {
         iss: client_id,
         sub: client_id,
         aud: issuer,
         jti,
-        iat: now,
+        iat: now.saturating_sub(MARGIN),
         exp: now.saturating_add(LIFETIME),
     };
     jwt::sign_es256(key, "JWT", kid, &claims)
 }
+
+/// How far the server's clock may be behind, in seconds.
+const MARGIN: i64 = 10;
 
 /// How long a signed assertion is good, in seconds.
 const LIFETIME: i64 = 30;

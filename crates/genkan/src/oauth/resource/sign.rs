@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use genkan_protocol::oauth::access_token::{self, AccessClaims, Confirmation};
-use genkan_protocol::oauth::dpop::{ProofClaims, ath};
+use genkan_protocol::oauth::dpop::{ProofClaims, ath, backdated};
 
 use crate::base::random;
 use crate::fleet::{Host, HostId};
@@ -48,7 +48,7 @@ impl OAuth {
             jti: &random::id(),
             htm: method,
             htu: &format!("{}{path}", host.origin.as_str()),
-            iat: now.as_seconds(),
+            iat: backdated(now.as_seconds()),
             nonce: Some(heard.as_deref().unwrap_or(computed.as_str())),
             ath: Some(&token.ath),
         });

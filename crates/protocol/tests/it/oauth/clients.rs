@@ -355,6 +355,19 @@ fn an_assertion_that_we_make_is_one_that_we_would_take() {
     assert_eq!(judge(NOW + 30), Err(AssertionError::BadTime));
 }
 
+/// The reference server accepts no lead and an age of 60 seconds.
+#[test]
+fn an_assertion_that_we_make_is_valid_where_a_clock_is_behind_or_ahead() {
+    let key = P256PrivateKey::from_bytes(&[7; 32]).unwrap();
+    let token = client_assertion::sign(&key, "one", ID, ISSUER, "a name", NOW);
+    let claims = data_encoding::BASE64URL_NOPAD.decode(token.split('.').nth(1).unwrap().as_bytes()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let (iat, exp) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
+    for now in [NOW - 5, NOW, NOW + 25] {
+        assert!((0..=60).contains(&(now - iat)) && exp > now, "{claims}");
+    }
+}
+
 fn par() -> Vec<(&'static str, &'static str)> {
     vec![
         ("client_id", ID),
