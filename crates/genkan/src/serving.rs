@@ -47,6 +47,7 @@ pub(crate) struct Running {
     listeners: JoinSet<std::io::Result<()>>,
     replica: Replica,
     db: Db,
+    metrics: Metrics,
     /// Released last.
     _serving_lock: ServingLock,
 }
@@ -121,6 +122,7 @@ impl Running {
             listeners,
             replica,
             db: app.db.clone(),
+            metrics: app.metrics.clone(),
             _serving_lock: serving_lock,
         })
     }
@@ -129,7 +131,7 @@ impl Running {
     /// Genkan changed the schema in a way that this one does not understand.
     pub(crate) async fn database_lost(&self) -> db::Error {
         tokio::select! {
-            lost = self.db.watch_file() => lost,
+            lost = self.db.watch_file(&self.metrics) => lost,
             newer = self.db.watch_schema() => newer,
         }
     }

@@ -9,7 +9,7 @@ use sqlx::Executor as _;
 use super::connection::Pool;
 use super::dialect::Dialect;
 use super::migrate::Upgrade;
-use super::{DatabaseUrl, Db, PoolSize, Result};
+use super::{DatabaseUrl, Db, PoolSize, Result, Tx};
 use crate::base::random;
 
 /// Mounts each `async fn name(db: Db)` twice: as `sqlite::name`, and as `postgres::name`, which
@@ -126,6 +126,31 @@ impl Db {
         let write = again(&self.write);
         let read = if self.dialect == Dialect::Sqlite { again(&self.read) } else { write.clone() };
         Self { dialect: self.dialect, write, read, subscribers: Arc::default(), shared_clock: Arc::default() }
+    }
+
+    /// Takes every connection of the pool for readings, for as long as the result is kept.
+    pub(crate) async fn hold_readers(&self) -> Vec<impl Sized + use<>> {
+        let pool = &self.read.inner;
+        let mut held = Vec::new();
+        for _ in 0..pool.options().get_max_connections() {
+            held.push(pool.acquire().await.unwrap());
+        }
+        held
+    }
+
+    /// Waits until a statement of another connection waits for `tx`. On SQLite there is one writer, and
+    /// what comes later is begun later.
+    pub(crate) async fn until_waited_for(&self, tx: &mut Tx) {
+        if self.dialect == Dialect::Sqlite {
+            return;
+        }
+        let own: i64 =
+            sqlx::query_scalar("SELECT CAST(pg_backend_pid() AS BIGINT)").fetch_one(&mut **tx).await.unwrap();
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity \
+             WHERE CAST($1 AS INTEGER) = ANY (pg_blocking_pids(pid))";
+        while sqlx::query_scalar::<_, i64>(waiting).bind(own).fetch_one(self.reader()).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

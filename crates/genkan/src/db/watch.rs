@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-use sqlx::{AnyConnection, Executor as _};
+use sqlx::{AnyConnection, AssertSqlSafe, Executor as _, Row as _};
 
-use super::error::{DamagedFile, name_damage};
+use super::error::name_damage;
 use super::file::DatabaseFile;
 use super::migrate::refuse_newer;
 use super::{Db, Error, Result};
+use crate::telemetry::metrics::{DATABASE_DAMAGED, Metrics};
 
 impl Db {
     /// Waits until the database's file is deleted, replaced or found damaged, and returns that as an
     /// error. Keeps its write-ahead log small meanwhile. On PostgreSQL it waits for ever.
-    pub(crate) async fn watch_file(&self) -> Error {
+    pub(crate) async fn watch_file(&self, metrics: &Metrics) -> Error {
         let Some(file) = self.write.state.file() else { return std::future::pending().await };
         tokio::select! {
             gone = self.watch_place(file) => gone,
-            damaged = self.check_pages(file) => damaged,
+            damaged = self.check_pages(file, metrics) => damaged,
             never = self.keep_log_small(file) => never,
         }
     }
@@ -45,11 +46,24 @@ impl Db {
         Ok(connection)
     }
 
-    /// Reads every page once. Returns if one is damaged.
-    async fn check_pages(&self, file: &DatabaseFile) -> Error {
+    /// Reads every page once. Returns if a table or an index cannot be read.
+    async fn check_pages(&self, file: &DatabaseFile, metrics: &Metrics) -> Error {
         match self.quick_check(file).await {
             Ok(report) if report == "ok" => {}
-            Ok(report) => return DamagedFile { file: file.path.clone(), report }.into(),
+            // A report alone may be about a page that nothing uses, or one row. Without a backup a
+            // server that ended for it could not run again.
+            Ok(report) => {
+                metrics.gauge(&DATABASE_DAMAGED, &[]).set(1);
+                tracing::error!(
+                    report,
+                    file = %file.path.display(),
+                    "the database is damaged; restore it from a backup, or copy it with VACUUM INTO"
+                );
+                if let Err(Error::Damaged(mut damaged)) = self.read_all(file).await {
+                    damaged.report = format!("{}; {report}", damaged.report);
+                    return damaged.into();
+                }
+            }
             Err(damaged @ Error::Damaged(_)) => return damaged,
             Err(cause) => tracing::warn!(
                 cause = &cause as &dyn std::error::Error,
@@ -65,6 +79,33 @@ impl Db {
         // One finding is enough.
         let report = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await;
         Ok(report.map_err(|cause| name_damage(cause, &file.path))?)
+    }
+
+    /// Reads every table and every index.
+    async fn read_all(&self, file: &DatabaseFile) -> Result<()> {
+        let mut connection = self.connect_apart().await?;
+        let parts = "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('table', 'index')";
+        let parts = sqlx::query(parts).fetch_all(&mut connection).await;
+        for part in parts.map_err(|cause| name_damage(cause, &file.path))? {
+            let [kind, name, table] =
+                ["type", "name", "tbl_name"].map(|column| part.try_get::<String, _>(column));
+            let (name, table) = (quoted(&name?), quoted(&table?));
+            let text = if kind? == "table" {
+                // It reads no pages that long values overflow to. Each of them belongs to one row, and
+                // the others can be read.
+                format!("SELECT COUNT(*) AS found FROM {table} NOT INDEXED")
+            } else {
+                // SQLite refuses this for an index on some of the rows.
+                format!("SELECT COUNT(*) AS found FROM {table} INDEXED BY {name}")
+            };
+            let read = sqlx::query(AssertSqlSafe(text)).fetch_one(&mut connection).await;
+            if let Err(damaged @ Error::Damaged(_)) =
+                read.map_err(|cause| name_damage(cause, &file.path).into())
+            {
+                return Err(damaged);
+            }
+        }
+        Ok(())
     }
 
     async fn keep_log_small(&self, file: &DatabaseFile) -> Error {
@@ -114,6 +155,11 @@ impl Db {
     }
 }
 
+/// A name in a statement of SQLite.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 const READ_SCHEMA_EVERY: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TRUNCATE_EVERY: Duration = Duration::from_secs(10);
@@ -144,6 +190,38 @@ mod tests {
         // The next test may get the same schema.
         sqlx::query("DELETE FROM schema_steps WHERE version > 99000").execute(db.writer()).await.unwrap();
         assert!(matches!(stopped, Ok(Error::Newer { needed: 99_999, .. })), "{stopped:?}");
+    }
+
+    #[tokio::test]
+    async fn a_finding_in_what_can_be_read_ends_nothing() {
+        let fresh = Fresh::sqlite().await;
+        let db = &fresh.db;
+        let file = db.write.state.file().unwrap();
+        for statement in [
+            "CREATE TABLE unused (a TEXT)",
+            "INSERT INTO unused (a) VALUES (NULL)",
+            "PRAGMA writable_schema = ON",
+            "UPDATE sqlite_master SET sql = 'CREATE TABLE unused (a TEXT NOT NULL)' WHERE name = 'unused'",
+            "PRAGMA writable_schema = RESET",
+        ] {
+            sqlx::query(statement).execute(db.writer()).await.unwrap();
+        }
+        assert_ne!(db.quick_check(file).await.unwrap(), "ok");
+        db.read_all(file).await.unwrap();
+        let metrics = Metrics::default();
+        {
+            let checking = db.check_pages(file, &metrics);
+            tokio::pin!(checking);
+            // It has reported as soon as the metric says so, and never returns.
+            while !metrics.text().contains("genkan_database_damaged 1") {
+                tokio::select! {
+                    error = &mut checking => panic!("{error}"),
+                    () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                }
+            }
+            let ended = tokio::time::timeout(Duration::from_secs(1), &mut checking).await;
+            assert!(ended.is_err(), "it serves all the same");
+        }
     }
 
     #[tokio::test]

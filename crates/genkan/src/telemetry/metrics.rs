@@ -89,6 +89,9 @@ metrics! {
     MAILS_WAITING = Gauge "genkan_mails_waiting" [];
     /// Age in seconds of the oldest email that waits.
     OLDEST_MAIL = Gauge "genkan_oldest_mail_age_seconds" [];
+    /// Whether the check of SQLite's file after the start found damage (1) or not (0). Its report is in
+    /// the log.
+    DATABASE_DAMAGED = Gauge "genkan_database_damaged" [];
     /// Seconds by which this machine's clock is ahead of the database's. Negative: behind.
     CLOCK_OFFSET = Gauge "genkan_clock_offset_seconds" [];
     /// Failed runs of recurring jobs, by job. The next run tries again. A sweep that failed is
