@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::sql::email_tokens as sql;
 use crate::base::{Secret, Timestamp, random};
-use crate::db::sweep::Batch;
+use crate::db::sweep::{Batch, SweepRange};
 use crate::db::{self, Db, Tx};
 use crate::keys::Ring;
 use crate::mail::Reason;
@@ -139,8 +139,8 @@ fn verified(row: sql::Row, reason: Reason, now: Timestamp) -> Result<VerifiedCod
 
 /// Removes a batch of codes that expired a day ago. Until then their owners learn that the code expired, and
 /// not that it is wrong.
-pub(crate) async fn sweep(db: &Db, now: Timestamp) -> db::Result<Batch> {
-    sql::sweep(db, now.minus(KEEP_EXPIRED)).await
+pub(crate) async fn sweep(db: &Db, range: SweepRange) -> db::Result<Batch> {
+    sql::sweep(db, range.keeping(KEEP_EXPIRED)).await
 }
 
 /// Creates a code such as `ABCDE-FGHIJ` from the base32 alphabet, which has no 0, 1 or 8 to confuse
@@ -277,9 +277,9 @@ mod tests {
         let late = tokens.check(&ann(), Reason::ConfirmEmail, &code, over).await;
         assert!(matches!(late, Err(CodeError::Expired)));
         assert!(matches!(tokens.find(Reason::ResetPassword, &reset, over).await, Err(CodeError::Expired)));
-        assert_eq!(sweep(&db, over).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, over.into()).await.unwrap().removed, 0);
         assert_eq!(
-            sweep(&db, over.plus(KEEP_EXPIRED).plus(Duration::from_millis(1))).await.unwrap().removed,
+            sweep(&db, over.plus(KEEP_EXPIRED).plus(Duration::from_millis(1)).into()).await.unwrap().removed,
             2
         );
     }

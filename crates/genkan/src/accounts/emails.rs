@@ -198,7 +198,7 @@ impl Emails {
 }
 
 /// The sweeps of codes that expired long ago.
-pub(crate) const SWEEPS: &[Sweep] = &[sweep!("codes in emails", |db, now| email_token::sweep(db, now))];
+pub(crate) const SWEEPS: &[Sweep] = &[sweep!("codes in emails", |db, range| email_token::sweep(db, range))];
 
 fn recipient(account: &Account, language: Language) -> Result<Recipient<'_>, EmailsError> {
     let email = account.email.as_deref().ok_or(EmailsError::NoAddress)?;

@@ -93,6 +93,7 @@ impl From<crate::db::Error> for Failure {
             | E::Outdated
             | E::FileAway(..)
             | E::BrokenOff
+            | E::Standby
             | E::ClientGone
             | E::Unconfirmed(_)
             | E::Conflict(_)

@@ -125,6 +125,22 @@ impl Dialect {
         Ok(())
     }
 
+    /// Whether the server copies another one, whose changes it has later.
+    pub(super) async fn is_standby(self, connection: &mut AnyConnection) -> sqlx::Result<bool> {
+        match self {
+            Self::Sqlite => Ok(false),
+            Self::Postgres => {
+                let asked =
+                    "SELECT CASE WHEN pg_is_in_recovery() THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END";
+                match sqlx::query_scalar::<_, i64>(asked).fetch_one(connection).await {
+                    // A server that speaks PostgreSQL's protocol may have no such function.
+                    Err(sqlx::Error::Database(_)) => Ok(false),
+                    answer => Ok(answer? == 1),
+                }
+            }
+        }
+    }
+
     pub(super) async fn prepare(self, connection: &mut AnyConnection) -> sqlx::Result<()> {
         match self {
             // FULL: an answer 200 means that the write survives a power cut.

@@ -31,6 +31,8 @@ pub enum Error {
         "the database needs a newer version of Genkan (one that knows step {needed} of the schema; this one knows {known})"
     )]
     Newer { needed: i64, known: i64 },
+    #[error("the database server is a standby, which has changes later than its primary")]
+    Standby,
     #[error("a pooler lends database sessions to single transactions; use it in session mode")]
     SharedSessions,
     #[error("the database's schema is not up to date; start the server, which brings it up to date")]
@@ -86,6 +88,7 @@ impl Error {
                 | Self::FileAway(..)
                 | Self::Damaged(_)
                 | Self::BrokenOff
+                | Self::Standby
                 | Self::Unconfirmed(_)
                 | Self::ClientGone
         )

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use sqlx::{AnyConnection, Row as _};
+use sqlx::{AnyConnection, Connection as _, Row as _};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::sweep::{Batch, sweep_batch};
+use super::sweep::{Batch, NARROW_ROWS, OldRows, SweepRange};
 use super::{Db, Error, Result, Tx};
 use crate::base::{Timestamp, monotonic_now, random};
 
@@ -112,15 +113,15 @@ impl Feed {
     /// Reads once a second until the process ends. Errors make the feed stale and do not end it.
     pub(crate) async fn follow(self) {
         let mut heard = SeenChanges::default();
-        let mut connection = None;
+        let mut line = None;
         let mut tick = tokio::time::interval(EVERY);
         // After a pause one reading is enough, because it looks back to the one before.
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            if let Err(cause) = self.read_next(&mut connection, &mut heard).await {
+            if let Err(cause) = self.read_next(&mut line, &mut heard).await {
                 // Its state is in doubt, and its server may be gone.
-                connection = None;
+                line = None;
                 tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
                     "the changes feed could not be read"
@@ -129,16 +130,18 @@ impl Feed {
         }
     }
 
-    async fn read_next(&self, connection: &mut Option<AnyConnection>, heard: &mut SeenChanges) -> Result<()> {
-        let on = if let Some(on) = connection {
-            on
-        } else {
-            // Not one of the pool, where requests that wait for a lock may use up all connections.
-            let opened = timeout(CONNECT, self.inner.db.connect_apart()).await;
-            connection.insert(opened.unwrap_or(Err(Error::BrokenOff))?)
+    async fn read_next(&self, line: &mut Option<Line>, heard: &mut SeenChanges) -> Result<()> {
+        let line = match line {
+            Some(line) => {
+                if let Some(age) = line.renew(&self.inner.db).await {
+                    heard.look_back(age);
+                }
+                line
+            }
+            None => line.insert(Line::open(&self.inner.db).await?),
         };
         let began = monotonic_now();
-        timeout(STALE, self.read(on, heard)).await.unwrap_or(Err(Error::BrokenOff))?;
+        timeout(STALE, self.read(&mut line.on, heard)).await.unwrap_or(Err(Error::BrokenOff))?;
         // The time at which the reading began: it may have missed notes that were committed while it
         // ran.
         self.inner.read_at.store(self.since_origin(began), Ordering::Relaxed);
@@ -204,6 +207,79 @@ impl Feed {
     }
 }
 
+/// The feed's connection. It is not one of the pool, where requests that wait for a lock may use up
+/// all connections.
+struct Line {
+    on: AnyConnection,
+    opened_at: Instant,
+    renew_at: Instant,
+    next: Option<JoinHandle<Result<AnyConnection>>>,
+}
+
+impl Line {
+    async fn open(db: &Db) -> Result<Self> {
+        let now = monotonic_now();
+        Ok(Self { on: connect(db).await?, opened_at: now, renew_at: now + RENEW_EVERY, next: None })
+    }
+
+    /// Replaces the connection from time to time. Returns how old the one was that it replaced.
+    ///
+    /// A failover may leave the server running from which others no longer read. A connection that
+    /// stays would read there for ever, without an error and without a note. The old one is used until
+    /// the new one is open.
+    async fn renew(&mut self, db: &Db) -> Option<Duration> {
+        let now = monotonic_now();
+        match &mut self.next {
+            None if now >= self.renew_at && !db.is_embedded() => {
+                let db = db.clone();
+                self.next = Some(tokio::spawn(async move { connect(&db).await }));
+                None
+            }
+            Some(next) if next.is_finished() => {
+                let opened = next.await.unwrap_or(Err(Error::BrokenOff));
+                self.next = None;
+                self.renew_at = now + if opened.is_ok() { RENEW_EVERY } else { RETRY_EVERY };
+                match opened {
+                    Ok(on) => {
+                        let old = std::mem::replace(&mut self.on, on);
+                        tokio::spawn(timeout(CONNECT, old.close()));
+                        let age = now.saturating_duration_since(self.opened_at);
+                        self.opened_at = now;
+                        Some(age)
+                    }
+                    Err(cause) => {
+                        tracing::warn!(
+                            cause = &cause as &dyn std::error::Error,
+                            "the connection of the changes feed could not be renewed; the old one is used"
+                        );
+                        None
+                    }
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+async fn connect(db: &Db) -> Result<AnyConnection> {
+    let connect = async {
+        let mut connection = db.connect_apart().await?;
+        // It has the notes later than its primary, or no longer.
+        if db.dialect.is_standby(&mut connection).await? {
+            return Err(Error::Standby);
+        }
+        Ok(connection)
+    };
+    timeout(CONNECT, connect).await.unwrap_or(Err(Error::BrokenOff))
+}
+
+impl SeenChanges {
+    /// Lets the next reading begin earlier by `time`. It may then tell a note twice.
+    fn look_back(&mut self, time: Duration) {
+        self.last = self.last.map(|last| last.minus(time));
+    }
+}
+
 #[derive(Default)]
 struct SeenChanges {
     /// The database's time in the last complete reading.
@@ -218,16 +294,18 @@ impl fmt::Debug for Feed {
 }
 
 /// Removes a batch of notes that every process has read.
-pub(crate) async fn sweep(db: &Db) -> Result<Batch> {
-    let text = "DELETE FROM changes WHERE id IN (
-        SELECT id FROM changes WHERE at < $1 ORDER BY at LIMIT 200)";
-    sweep_batch(db, text, db.now().await?.minus(KEEP)).await
+pub(crate) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "changes", key: "id", time: "at", only: None, at_once: NARROW_ROWS };
+    old.sweep(db, SweepRange { until: db.now().await?.minus(KEEP), ..range }).await
 }
 
 const EVERY: Duration = Duration::from_secs(1);
 /// The age from which caches are no longer trusted. Revocations take effect within 5 s.
 const STALE: Duration = Duration::from_millis(STALE_MILLIS.cast_unsigned());
 const STALE_MILLIS: i64 = 4_000;
+/// How old the feed's connection becomes. Notes of this time are read again from the next one.
+const RENEW_EVERY: Duration = Duration::from_mins(1);
+const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// Several round trips, which may be slow.
 const CONNECT: Duration = Duration::from_secs(10);
 const OVERLAP: Duration = Duration::from_secs(30);
@@ -242,6 +320,7 @@ mod tests {
 
     use super::*;
     use crate::db::on_each_database;
+    use crate::db::testing::Fresh;
 
     on_each_database!(
         a_commit_tells_its_own_process_and_a_rollback_tells_nothing,
@@ -251,6 +330,36 @@ mod tests {
         notes_are_swept_when_old,
         a_used_up_pool_leaves_the_feed_fresh
     );
+
+    /// A failover that leaves the old server running.
+    #[tokio::test]
+    #[ignore = "needs GENKAN_TEST_POSTGRES"]
+    async fn the_feed_follows_its_database_to_another_server() {
+        let (old, new) = (Fresh::postgres().await, Fresh::postgres().await);
+        let feed = Feed::new(old.db.clone());
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let sink = Arc::clone(&heard);
+        feed.subscribe(Change::Session, move |subject| sink.lock().unwrap().push(subject.to_owned()));
+        let (mut line, mut state) = (None, SeenChanges::default());
+        feed.read_next(&mut line, &mut state).await.unwrap();
+        // From now on connections lead to the other server.
+        let there = new.db.read.inner.connect_options();
+        old.db.read.inner.set_connect_options((*there).clone());
+        noted_elsewhere(&new.db, Change::Session, "ended there").await;
+        pass(&new.db, OVERLAP + Duration::from_secs(15), &mut SeenChanges::default()).await;
+        feed.read_next(&mut line, &mut state).await.unwrap();
+        assert_eq!(*heard.lock().unwrap(), [""; 0], "the line is not old yet");
+        let opened = line.as_mut().unwrap();
+        opened.opened_at = opened.opened_at.checked_sub(RENEW_EVERY).unwrap();
+        opened.renew_at = opened.renew_at.checked_sub(RENEW_EVERY).unwrap();
+        let limit = monotonic_now() + Duration::from_secs(30);
+        while heard.lock().unwrap().is_empty() && monotonic_now() < limit {
+            feed.read_next(&mut line, &mut state).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*heard.lock().unwrap(), ["ended there"]);
+        assert!(feed.is_fresh());
+    }
 
     /// As if nothing had been noted or read for this long.
     async fn pass(db: &Db, time: Duration, state: &mut SeenChanges) {
@@ -351,7 +460,7 @@ mod tests {
         noted_elsewhere(&db, Change::Fleet, "oak").await;
         pass(&db, KEEP * 2, &mut SeenChanges::default()).await;
         noted_elsewhere(&db, Change::Fleet, "elm").await;
-        assert_eq!(sweep(&db).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, db.now().await.unwrap().into()).await.unwrap().removed, 1);
     }
 
     async fn a_used_up_pool_leaves_the_feed_fresh(db: Db) {

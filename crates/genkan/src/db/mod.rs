@@ -2,7 +2,7 @@
 //!
 //! [`Db`] is the database and `Tx` a write transaction. `feed` informs processes of each other's
 //! changes, `FeedCache` is a cache that the feed keeps valid, `leases` keep workers apart, and
-//! `sweep` removes old rows in batches.
+//! `sweep` removes old rows in batches. `turns` heals what a clock that was ahead put off.
 //!
 //! Rooms above own their tables and keep their SQL in a private `sql.rs`. Columns are `TEXT` or
 //! `BIGINT`, placeholders `$1`, times milliseconds since the epoch. What truly differs between the
@@ -29,6 +29,7 @@ mod subjects;
 pub(crate) mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod turns;
 mod tx;
 mod watch;
 mod write_state;

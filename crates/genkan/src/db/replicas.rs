@@ -243,7 +243,7 @@ pub(crate) async fn sweep(db: &Db) -> Result<Batch> {
     }
     tx.commit().await?;
     // There are few of these rows, so one batch has them all.
-    Ok(Batch { removed, has_more: false })
+    Ok(Batch { removed, ..Batch::default() })
 }
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);

@@ -250,7 +250,8 @@ pub(crate) async fn delete_document(tx: &mut Tx, did: &Did) -> DbResult<()> {
 }
 
 /// The removal of copies that no session has asked for since long.
-pub(crate) const SWEEPS: &[Sweep] = &[sweep!("DID documents", |db, now| sql::sweep(db, now.minus(UNUSED)))];
+pub(crate) const SWEEPS: &[Sweep] =
+    &[sweep!("DID documents", |db, range| sql::sweep(db, range.keeping(UNUSED)))];
 
 impl Weigh for HomeDocument {
     fn heap_bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 
 use crate::base::Timestamp;
 use crate::db::leases::LONGEST_DELAY;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// A row with a document.
@@ -86,9 +86,8 @@ pub(super) async fn delete(tx: &mut Tx, did: &Did) -> Result<()> {
     Ok(())
 }
 
-/// Deletes rows from before `before`.
-pub(super) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM home_documents WHERE did IN (
-        SELECT did FROM home_documents WHERE checked_at < $1 ORDER BY checked_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of rows that were checked in `range`.
+pub(super) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "home_documents", key: "did", time: "checked_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }

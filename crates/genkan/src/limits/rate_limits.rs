@@ -12,7 +12,7 @@ use super::shared;
 use super::verdict::{OverLimit, Verdict};
 use crate::base::Timestamp;
 use crate::config::{self, Rate};
-use crate::db::sweep::Batch;
+use crate::db::sweep::{Batch, SweepRange};
 use crate::db::{self, Db};
 use crate::telemetry::metrics::{Counter, Metrics, RATE_LIMITED};
 
@@ -220,7 +220,7 @@ impl RateLimits {
     }
 
     /// Removes a batch of counts of windows that have ended.
-    pub(crate) async fn sweep(&self, db: &Db, now: Timestamp) -> Result<Batch, db::Error> {
+    pub(crate) async fn sweep(&self, db: &Db, range: SweepRange) -> Result<Batch, db::Error> {
         let rates = &self.inner.rates;
         // One age for all limits. Counts of shorter windows stay longer than necessary, which does
         // no harm.
@@ -242,7 +242,7 @@ impl RateLimits {
         .into_iter()
         .max()
         .unwrap_or_default();
-        shared::sweep(db, now.minus(longest)).await
+        shared::sweep(db, range.keeping(longest)).await
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use super::verdict::{Verdict, window_start};
 use crate::base::Timestamp;
 use crate::config::Rate;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, NARROW_ROWS, OldRows, SweepRange};
 use crate::db::{Db, Error, Tx};
 
 /// Counts one event in the current window of each rate, as part of `tx`.
@@ -62,12 +62,16 @@ pub(super) async fn take_back(
     Ok(())
 }
 
-/// Removes a batch of counts of windows that began before `oldest`.
-pub(super) async fn sweep(db: &Db, oldest: Timestamp) -> Result<Batch, Error> {
-    let text = "DELETE FROM rate_counters WHERE (bucket, window_start) IN (
-        SELECT bucket, window_start FROM rate_counters WHERE window_start < $1
-        ORDER BY window_start LIMIT 200)";
-    sweep_batch(db, text, oldest).await
+/// Removes a batch of counts of windows that began in `range`.
+pub(super) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch, Error> {
+    let old = OldRows {
+        table: "rate_counters",
+        key: "bucket, window_start",
+        time: "window_start",
+        only: None,
+        at_once: NARROW_ROWS,
+    };
+    old.sweep(db, range).await
 }
 
 /// Returns the name of a counter. It is a hash, because email and client addresses should not be
@@ -139,8 +143,8 @@ mod tests {
     async fn old_windows_are_swept(db: Db) {
         allowed(&db, "ann", NOW).await;
         let [short, long] = RATES.map(|rate| window_start(NOW, rate.per));
-        assert_eq!(sweep(&db, long).await.unwrap().removed, 0);
-        assert_eq!(sweep(&db, short).await.unwrap().removed, 1);
-        assert_eq!(sweep(&db, NOW.plus(Duration::from_mins(5))).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, long.into()).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, short.into()).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, NOW.plus(Duration::from_mins(5)).into()).await.unwrap().removed, 1);
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Backoff {
     /// may work where a revocation does not.
     pub(super) revocations: Failures,
     /// By issuer: the last session to which it answered 429, and until when that one pauses.
-    limited: Mutex<HashMap<String, (String, Timestamp)>>,
+    limited: Mutex<HashMap<String, (String, Pause)>>,
 }
 
 impl Backoff {
@@ -27,17 +27,17 @@ impl Backoff {
     /// the others. So only the session pauses, until a second session of the server is refused
     /// before that pause ends.
     pub(super) fn limited(&self, issuer: &str, link: &str, asked: Option<Duration>, now: Timestamp) {
-        let until = now.plus(self.links.failed(link, asked, now));
+        let pause = Pause::new(self.links.failed(link, asked, now), now);
         let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
         if limited.len() >= MOST {
-            limited.retain(|_, (_, until)| now < *until);
+            limited.retain(|_, (_, pause)| pause.left(now).is_some());
         }
         let before = limited.remove(issuer);
         if limited.len() < MOST {
-            limited.insert(issuer.to_owned(), (link.to_owned(), until));
+            limited.insert(issuer.to_owned(), (link.to_owned(), pause));
         }
         drop(limited);
-        if before.is_some_and(|(other, until)| other != link && now < until) {
+        if before.is_some_and(|(other, pause)| other != link && pause.left(now).is_some()) {
             self.servers.failed(issuer, asked, now);
         }
     }
@@ -56,18 +56,39 @@ pub(super) struct Failures(Mutex<HashMap<String, Failure>>);
 #[derive(Clone, Copy, Debug)]
 struct Failure {
     times: u32,
+    pause: Pause,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pause {
     until: Timestamp,
-    pause: Duration,
+    length: Duration,
+}
+
+impl Pause {
+    fn new(length: Duration, now: Timestamp) -> Self {
+        Self { until: now.plus(length), length }
+    }
+
+    /// Returns the rest of the pause, if it is running.
+    fn left(self, now: Timestamp) -> Option<Duration> {
+        let left = self.until.since(now);
+        // More than the whole pause is left if the clock was ahead when it began.
+        (!left.is_zero() && left <= self.length).then_some(left)
+    }
+
+    /// The pause and some time after it.
+    fn and(self, after: Duration) -> Self {
+        let Self { until, length } = self;
+        Self { until: until.plus(after), length: length.saturating_add(after) }
+    }
 }
 
 impl Failures {
     /// Returns the rest of a pause, if one is running.
     pub(super) fn pause(&self, issuer: &str, now: Timestamp) -> Option<Duration> {
         let servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = servers.get(issuer)?;
-        let left = trouble.until.since(now);
-        // More than the whole pause is left if the clock was ahead when it began.
-        (!left.is_zero() && left <= trouble.pause).then_some(left)
+        servers.get(issuer)?.pause.left(now)
     }
 
     /// Counts a failure and returns the pause that follows. `asked` is the pause that the server
@@ -77,7 +98,7 @@ impl Failures {
         // The map is searched only when it is full. An entry whose pause ended more than a minute
         // ago is dropped, and with it the count of its failures.
         if servers.len() >= MOST {
-            servers.retain(|_, trouble| now < trouble.until.plus(LONGEST));
+            servers.retain(|_, trouble| trouble.pause.and(LONGEST).left(now).is_some());
         }
         let times = servers.get(issuer).map_or(0, |trouble| trouble.times);
         // The exponent is bounded, so the multiplication cannot overflow.
@@ -87,7 +108,7 @@ impl Failures {
         // A full map takes no new names. Memory stays bounded, and such a server is merely asked
         // more often.
         if servers.len() < MOST || servers.contains_key(issuer) {
-            let trouble = Failure { times: times.saturating_add(1), until: now.plus(pause), pause };
+            let trouble = Failure { times: times.saturating_add(1), pause: Pause::new(pause, now) };
             servers.insert(issuer.to_owned(), trouble);
         }
         pause
@@ -139,6 +160,13 @@ mod tests {
         backoff.mended("server", "second");
         backoff.limited("server", "third", minute, now);
         assert!(!is_paused(now));
+        // Nor does a pause that began by a clock that was ahead count.
+        let ahead = now.plus(Duration::from_hours(40 * 24));
+        backoff.limited("server", "first", minute, ahead);
+        backoff.limited("server", "second", minute, now);
+        assert!(!is_paused(now));
+        backoff.mended("server", "second");
+        backoff.limited("server", "first", minute, now);
         // So does the end of the first pause.
         let later = now.plus(Duration::from_mins(2));
         backoff.limited("server", "first", minute, later);

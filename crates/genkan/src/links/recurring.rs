@@ -27,8 +27,11 @@ impl Links {
     /// Returns the next page of ended sessions in the order of their ends, for the comparison with
     /// their grants. The first page has those of the last hours.
     pub(crate) async fn ended_after(&self, after: Option<&EndedLink>) -> db::Result<Vec<EndedLink>> {
-        let lately = EndedLink { id: "".into(), at: self.inner.now().minus(LATELY) };
-        links::ended_after(&self.inner.db, after.unwrap_or(&lately)).await
+        let now = self.inner.now();
+        let lately = EndedLink { id: "".into(), at: now.minus(LATELY) };
+        // A clock was ahead when the last page was read, if it ended after now.
+        let after = after.filter(|after| after.at <= now).unwrap_or(&lately);
+        links::ended_after(&self.inner.db, after, now).await
     }
 
     /// Whether a session still needs this client key of Genkan's.
@@ -58,21 +61,26 @@ impl Links {
             if turns.is_empty() {
                 break;
             }
-            let idle = turns.into_iter().filter(|turn| turn.issued_at < times.idle_before);
+            let idle = turns.into_iter().filter(|turn| times.is_idle(turn.issued_at));
+            let idle = idle.filter_map(|turn| Some((turn.issuer.clone()?, turn)));
             let refreshed = AtomicU64::new(0);
             // What is left of a server's part has its next turn with those that fail, in half a day.
-            visit_each(idle.map(|turn| (turn.issuer.clone(), turn)).collect(), SHARE, |turn| {
-                let refreshed = &refreshed;
-                async move {
-                    let outcome = self.shared_refresh(&turn.id, turn.version).await;
-                    refreshed.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
-                    let now = self.inner.now();
-                    match self.inner.backoff.servers.pause(&turn.issuer, now) {
-                        Some(_) if outcome.is_err() => Visit::Dead,
-                        _ => Visit::Answered,
+            visit_each(
+                idle.map(|(issuer, turn)| (issuer.clone(), (issuer, turn))).collect(),
+                SHARE,
+                |(issuer, turn)| {
+                    let refreshed = &refreshed;
+                    async move {
+                        let outcome = self.shared_refresh(&turn.id, turn.version).await;
+                        refreshed.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
+                        let now = self.inner.now();
+                        match self.inner.backoff.servers.pause(&issuer, now) {
+                            Some(_) if outcome.is_err() => Visit::Dead,
+                            _ => Visit::Answered,
+                        }
                     }
-                }
-            })
+                },
+            )
             .await;
             kept += refreshed.into_inner();
         }

@@ -203,11 +203,11 @@ impl Inner {
 
 /// The sweeps of this room. A link stays for 30 days after its end, for operators who look back.
 pub(crate) const SWEEPS: &[Sweep] = &[
-    sweep!("linked sign-ins", |db, now| sql::logins::sweep(db, now)),
-    sweep!("visits", |db, now| sql::visits::sweep(db, now)),
-    sweep!("links", |db, now| sql::links::sweep(db, now.minus(DAY * 30))),
+    sweep!("linked sign-ins", |db, range| sql::logins::sweep(db, range)),
+    sweep!("visits", |db, range| sql::visits::sweep(db, range)),
+    sweep!("links", |db, range| sql::links::sweep(db, range.keeping(DAY * 30))),
     // Longer than any session lives.
-    sweep!("link clients", |db, now| sql::clients::sweep(db, now.minus(CLIENT_LIFETIME))),
+    sweep!("link clients", |db, range| sql::clients::sweep(db, range.keeping(CLIENT_LIFETIME))),
 ];
 
 impl fmt::Debug for Links {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::id::LinkId;
 use super::server_client::TokenRequestError;
 use super::service::{DAY, Links};
-use super::sql::links::{self, Row};
+use super::sql::links::{self, Row, ToRevoke};
 use crate::base::fetch::Pool;
 use crate::base::neighbours::{AT_ONCE, Visit, visit_each};
 use crate::base::{Timestamp, monotonic_now, random};
@@ -47,7 +47,11 @@ impl Links {
         while began.elapsed() < TELL_FOR {
             let now = self.inner.now();
             let due = links::to_revoke(&self.inner.db, now).await?;
-            let is_last = due.len() < A_BATCH;
+            let ToRevoke { due, unreadable } = due;
+            let is_last = due.len() + unreadable.len() < A_BATCH;
+            for link in &unreadable {
+                tracing::error!(%link, "the server of an ended session cannot be read, and was not told");
+            }
             let paused = |issuer: &str| self.inner.backoff.revocations.pause(issuer, now).is_some();
             let (put_off, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|(issuer, _)| paused(issuer));
             let due = due.into_iter().map(|(issuer, link)| (issuer.clone(), (issuer, link)));
@@ -58,7 +62,8 @@ impl Links {
             })
             .await;
             tried += visits.tried;
-            let left: Vec<LinkId> = put_off.into_iter().chain(visits.left).map(|(_, link)| link).collect();
+            let left = put_off.into_iter().chain(visits.left).map(|(_, link)| link);
+            let left: Vec<LinkId> = left.chain(unreadable).collect();
             self.put_off(&left, now).await?;
             if is_last {
                 break;
@@ -122,6 +127,9 @@ impl Links {
                 %link,
                 "a server could not be told that a session ended"
             );
+            // A row that cannot be read would otherwise be the first one for ever. If the database is
+            // away, the next run finds it due again.
+            let _ = self.put_off(std::slice::from_ref(link), self.inner.now()).await;
         }
     }
 

@@ -338,7 +338,7 @@ pub(crate) async fn forget_account(tx: &mut Tx, did: &Did) -> crate::db::Result<
 
 /// The sweep of records of emails that were given up long ago.
 pub(crate) const SWEEPS: &[Sweep] =
-    &[sweep!("undelivered emails", |db, now| sql::sweep(db, now.minus(KEEP_GIVEN_UP)))];
+    &[sweep!("undelivered emails", |db, range| sql::sweep(db, range.keeping(KEEP_GIVEN_UP)))];
 
 /// Returns the pause after an attempt: doubled each time, and spread at random by half of it, so
 /// that not all emails are sent at once when the mail server is back.

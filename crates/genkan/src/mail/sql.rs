@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 
 /// A waiting email.
@@ -200,12 +200,16 @@ fn did_of(row: &AnyRow) -> Result<Did> {
     did.parse().map_err(|_| Error::corrupt("outbox", "did", &did))
 }
 
-/// Removes a batch of records of emails that were given up and are older than `before`.
-pub(super) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM outbox WHERE id IN (
-        SELECT id FROM outbox WHERE state = 'given_up' AND created_at < $1
-        ORDER BY created_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of records of emails that were created in `range` and given up.
+pub(super) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows {
+        table: "outbox",
+        key: "id",
+        time: "created_at",
+        only: Some("state = 'given_up'"),
+        at_once: ROWS,
+    };
+    old.sweep(db, range).await
 }
 
 fn read(row: &AnyRow) -> Result<Row> {
@@ -364,7 +368,7 @@ mod tests {
         let sealed: String =
             sqlx::query_scalar("SELECT sealed FROM outbox").fetch_one(db.reader()).await.unwrap();
         assert_eq!(sealed, "");
-        assert_eq!(sweep(&db, NOW).await.unwrap().removed, 0);
-        assert_eq!(sweep(&db, NOW.plus(Duration::from_secs(1))).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, NOW.into()).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, NOW.plus(Duration::from_secs(1)).into()).await.unwrap().removed, 1);
     }
 }

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 
 use super::{Lifetimes, SessionId};
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, NARROW_ROWS, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// The effect of a refresh token.
@@ -93,12 +93,16 @@ async fn use_first(
     Ok(())
 }
 
-/// Removes a batch of generations that have expired.
-pub(super) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM refresh_tokens WHERE (session_id, generation) IN (
-        SELECT session_id, generation FROM refresh_tokens WHERE expires_at <= $1
-        ORDER BY expires_at LIMIT 200)";
-    sweep_batch(db, text, now).await
+/// Removes a batch of generations that expired in `range`.
+pub(super) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows {
+        table: "refresh_tokens",
+        key: "session_id, generation",
+        time: "expires_at",
+        only: None,
+        at_once: NARROW_ROWS,
+    };
+    old.sweep(db, range).await
 }
 
 #[cfg(test)]
@@ -143,7 +147,8 @@ mod tests {
         assert_eq!(use_at(&db, 2, after).await, Rotation::To(3));
         assert_eq!(use_at(&db, 9, after).await, Rotation::Over);
 
-        assert_eq!(sweep(&db, after).await.unwrap().removed, 1);
+        let until = after.plus(Duration::from_millis(1));
+        assert_eq!(sweep(&db, until.into()).await.unwrap().removed, 1);
     }
 
     async fn many_at_once_have_one_successor(db: Db) {

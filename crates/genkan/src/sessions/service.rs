@@ -240,9 +240,9 @@ async fn note_ended(tx: &mut Tx, sessions: &[SessionId]) -> db::Result<()> {
 
 /// The sweeps of this room.
 pub(crate) const SWEEPS: &[Sweep] = &[
-    sweep!("refresh tokens", |db, now| generations::sweep(db, now)),
-    sweep!("ended sessions", |db, now| sql::sweep_ended(db, now.minus(KEEP_ENDED))),
-    sweep!("expired sessions", |db, now| sql::sweep_expired(db, now.minus(KEEP_ENDED))),
+    sweep!("refresh tokens", |db, range| generations::sweep(db, range)),
+    sweep!("ended sessions", |db, range| sql::sweep_ended(db, range.keeping(KEEP_ENDED))),
+    sweep!("expired sessions", |db, range| sql::sweep_expired(db, range.keeping(KEEP_ENDED))),
 ];
 
 /// The generation of a session's first refresh token.

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 
 use super::SessionId;
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 
 pub(super) async fn insert(
@@ -117,19 +117,16 @@ pub(super) async fn is_alive(db: &Db, id: &SessionId, did: &Did) -> Result<bool>
     Ok(row.is_some())
 }
 
-/// Removes a batch of sessions that ended before `before`.
-pub(super) async fn sweep_ended(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM sessions WHERE id IN (
-        SELECT id FROM sessions WHERE ended_at < $1 ORDER BY ended_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of sessions that ended in `range`.
+pub(super) async fn sweep_ended(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "sessions", key: "id", time: "ended_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }
 
-/// Removes a batch of sessions that expired before `before`.
-pub(super) async fn sweep_expired(db: &Db, before: Timestamp) -> Result<Batch> {
-    // The condition again outside: a session that is refreshed at this moment stays.
-    let text = "DELETE FROM sessions WHERE expires_at < $1 AND id IN (
-        SELECT id FROM sessions WHERE expires_at < $1 ORDER BY expires_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of sessions that expired in `range`.
+pub(super) async fn sweep_expired(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "sessions", key: "id", time: "expires_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }
 
 #[cfg(test)]
@@ -168,10 +165,10 @@ mod tests {
         open(&mut tx, "not ended", None).await;
         tx.commit().await.unwrap();
         let after = Timestamp::from_millis(1_000_001);
-        assert_eq!(sweep_ended(&db, NOW).await.unwrap().removed, 0);
-        assert_eq!(sweep_ended(&db, after).await.unwrap().removed, 1);
-        assert_eq!(sweep_expired(&db, NOW).await.unwrap().removed, 0);
-        assert_eq!(sweep_expired(&db, after).await.unwrap().removed, 1);
+        assert_eq!(sweep_ended(&db, NOW.into()).await.unwrap().removed, 0);
+        assert_eq!(sweep_ended(&db, after.into()).await.unwrap().removed, 1);
+        assert_eq!(sweep_expired(&db, NOW.into()).await.unwrap().removed, 0);
+        assert_eq!(sweep_expired(&db, after.into()).await.unwrap().removed, 1);
     }
 
     async fn an_app_password_ends_its_own_sessions(db: Db) {

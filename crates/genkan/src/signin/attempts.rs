@@ -17,7 +17,7 @@ use super::sql::addresses;
 use super::{DeviceId, Visit, sql};
 use crate::accounts::{Account, Rank, Requester};
 use crate::base::{Clock, Timestamp};
-use crate::db::sweep::Batch;
+use crate::db::sweep::{Batch, SweepRange};
 use crate::db::{self, Db, Tx};
 use crate::keys::Ring;
 use crate::limits::{
@@ -218,8 +218,8 @@ impl Attempts {
 }
 
 /// Removes a batch of addresses that were last seen too long ago.
-pub(crate) async fn sweep_addresses(db: &Db, now: Timestamp) -> db::Result<Batch> {
-    addresses::sweep(db, now.minus(KNOWN_FOR)).await
+pub(crate) async fn sweep_addresses(db: &Db, range: SweepRange) -> db::Result<Batch> {
+    addresses::sweep(db, range.keeping(KNOWN_FOR)).await
 }
 
 /// How long an address or a browser is known after its last sign-in.
@@ -399,14 +399,14 @@ mod tests {
         let ann = harness.account("ann").await;
         harness.sign_in(&ann, "192.0.2.1").await;
         harness.clock.advance(KNOWN_FOR);
-        assert_eq!(sweep_addresses(&harness.db, harness.clock.now()).await.unwrap().removed, 0);
+        assert_eq!(sweep_addresses(&harness.db, harness.clock.now().into()).await.unwrap().removed, 0);
         assert_eq!(harness.rank(&ann, "192.0.2.1").await, Some(Rank::Known));
         harness.sign_in(&ann, "192.0.2.1").await;
         harness.clock.advance(KNOWN_FOR);
         assert_eq!(harness.rank(&ann, "192.0.2.1").await, Some(Rank::Known), "it signed in again");
         harness.clock.advance(Duration::from_millis(1));
         assert_eq!(harness.rank(&ann, "192.0.2.1").await, Some(Rank::Ordinary));
-        assert_eq!(sweep_addresses(&harness.db, harness.clock.now()).await.unwrap().removed, 1);
+        assert_eq!(sweep_addresses(&harness.db, harness.clock.now().into()).await.unwrap().removed, 1);
         let mut tx = harness.db.begin().await.unwrap();
         harness.attempts.note_sign_up(&mut tx, &ann.did, "192.0.2.1".parse().unwrap()).await.unwrap();
         harness.attempts.forget(&mut tx, &ann.did).await.unwrap();

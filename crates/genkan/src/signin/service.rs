@@ -389,11 +389,14 @@ async fn leave(tx: &mut Tx, device: &DeviceId, did: &Did, now: Timestamp) -> db:
 
 /// The sweeps of this room: browsers that did not return, and sign-ins whose request ended long ago.
 pub(crate) const SWEEPS: &[Sweep] = &[
-    sweep!("sign-ins for a request", |db, now| sql::sweep_for_requests(db, now.minus(LONGEST_NOT_KEPT))),
-    sweep!("browsers", |db, now| sql::sweep_devices(
+    sweep!("sign-ins for a request", |db, range| sql::sweep_for_requests(
+        db,
+        range.keeping(LONGEST_NOT_KEPT)
+    )),
+    sweep!("browsers", |db, range| sql::sweep_devices(
         db,
         DeviceTimes {
-            now,
+            now: range.until,
             keep_unused: KEEP_UNUSED,
             keep_known: KNOWN_FOR,
             keep: KEEP,

@@ -10,7 +10,8 @@ use sqlx::any::AnyExecutor;
 
 use super::{BrowserInfo, Device, DeviceId};
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, ROWS, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::turns::{Turns, heal_turns};
 use crate::db::{Db, Error, Result, Tx};
 
 /// A device's row.
@@ -402,12 +403,16 @@ pub(super) async fn devices_of(db: &Db, did: &Did) -> Result<Vec<Device>> {
         .collect()
 }
 
-/// Removes a batch of sign-ins for one authorization request that began before `before`.
-pub(super) async fn sweep_for_requests(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM device_accounts WHERE (device, did, request) IN (
-        SELECT device, did, request FROM device_accounts WHERE request <> '' AND entered_at < $1
-        ORDER BY entered_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of sign-ins for one authorization request that began in `range`.
+pub(super) async fn sweep_for_requests(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows {
+        table: "device_accounts",
+        key: "device, did, request",
+        time: "entered_at",
+        only: Some("request <> ''"),
+        at_once: ROWS,
+    };
+    old.sweep(db, range).await
 }
 
 /// The times of the sweep of devices.
@@ -428,19 +433,21 @@ pub(super) struct DeviceTimes {
 /// with their sign-ins.
 pub(super) async fn sweep_devices(db: &Db, times: DeviceTimes) -> Result<Batch> {
     let mut tx = db.begin().await?;
+    let latest = times.now.plus(times.again_after);
+    heal_turns(&mut *tx, &TURNS, times.now, latest).await?;
     // In turns, because most devices have a sign-in and stay for months: a look at all of them each
     // time would read the whole table. A device without a sign-in has its next turn when it may be
     // removed.
     let rows = sqlx::query(
         "UPDATE devices SET sweep_at = CASE
             WHEN EXISTS (SELECT 1 FROM device_accounts WHERE device_accounts.device = devices.id) THEN $2
-            WHEN seen_at + $3 > $1 THEN seen_at + $3 ELSE $2 END
+            WHEN seen_at + $3 > $1 AND seen_at + $3 < $2 THEN seen_at + $3 ELSE $2 END
          WHERE sweep_at <= $1 AND id IN (
             SELECT id FROM devices WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT 200)
          RETURNING id",
     )
     .bind(times.now.as_millis())
-    .bind(times.now.plus(times.again_after).as_millis())
+    .bind(latest.as_millis())
     .bind(i64::try_from(times.keep_unused.as_millis()).unwrap_or(i64::MAX))
     .fetch_all(&mut *tx)
     .await?;
@@ -449,8 +456,10 @@ pub(super) async fn sweep_devices(db: &Db, times: DeviceTimes) -> Result<Batch> 
         removed += remove_if_old(&mut tx, row.try_get("id")?, times).await?;
     }
     tx.commit().await?;
-    Ok(Batch { removed, has_more: rows.len() as u64 >= ROWS })
+    Ok(Batch { removed, has_more: rows.len() as u64 >= ROWS, reached: None })
 }
+
+const TURNS: Turns = Turns { table: "devices", key: "id", column: "sweep_at", only: None };
 
 async fn remove_if_old(tx: &mut Tx, id: &str, times: DeviceTimes) -> Result<u64> {
     let done = sqlx::query(

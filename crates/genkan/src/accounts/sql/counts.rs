@@ -76,12 +76,16 @@ pub(in crate::accounts) async fn check_one(db: &Db, now: Timestamp) -> db::Resul
     // counter last. So it has committed, and its account is counted below, or it waits for this one
     // and then adds to the new number.
     let row = sqlx::query(
-        "UPDATE account_counts SET checked_at = $1 WHERE checked_at <= $2 AND (host_id, slot) IN (
-            SELECT host_id, slot FROM account_counts WHERE checked_at <= $2 ORDER BY checked_at LIMIT 1)
+        // A time that is far ahead was written by a clock that was ahead.
+        "UPDATE account_counts SET checked_at = $1 WHERE (checked_at <= $2 OR checked_at > $3)
+         AND (host_id, slot) IN (
+            SELECT host_id, slot FROM account_counts WHERE checked_at <= $2 OR checked_at > $3
+            ORDER BY checked_at LIMIT 1)
          RETURNING host_id, slot, accounts",
     )
     .bind(now.as_millis())
     .bind(now.minus(CHECK_EVERY).as_millis())
+    .bind(now.plus(CHECK_EVERY).as_millis())
     .fetch_optional(&mut *tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
@@ -135,8 +139,18 @@ mod tests {
     on_each_database!(
         accounts_are_counted_as_they_come_and_go,
         accounts_that_an_older_version_added_are_counted,
-        a_sign_up_under_way_is_counted_once
+        a_sign_up_under_way_is_counted_once,
+        a_clock_that_was_ahead_delays_no_check
     );
+
+    async fn a_clock_that_was_ahead_delays_no_check(db: Db) {
+        add_account(&db, &new_account("ann")).await.unwrap();
+        check_all(&db, NOW.plus(CHECK_EVERY * 24 * 40)).await;
+        sqlx::query("UPDATE account_counts SET accounts = 7").execute(db.writer()).await.unwrap();
+        assert_eq!(check_all(&db, NOW).await, 1);
+        assert_eq!(number(&db, "oak").await, 1);
+        assert_eq!(check_one(&db, NOW).await.unwrap(), None);
+    }
 
     async fn number(db: &Db, host: &str) -> u64 {
         by_host(db).await.unwrap().get(&HostId::from(host)).copied().unwrap_or(0)

@@ -4,7 +4,7 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{self, Db, Error, Tx};
 use crate::mail::Reason;
 
@@ -92,11 +92,11 @@ pub(in crate::accounts) async fn remove_all(tx: &mut Tx, did: &Did) -> db::Resul
     Ok(())
 }
 
-/// Removes a batch of codes that expired before `before`.
-pub(in crate::accounts) async fn sweep(db: &Db, before: Timestamp) -> db::Result<Batch> {
-    let text = "DELETE FROM email_tokens WHERE (did, purpose) IN (
-        SELECT did, purpose FROM email_tokens WHERE expires_at < $1 ORDER BY expires_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of codes that expired in `range`.
+pub(in crate::accounts) async fn sweep(db: &Db, range: SweepRange) -> db::Result<Batch> {
+    let old =
+        OldRows { table: "email_tokens", key: "did, purpose", time: "expires_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }
 
 fn read(row: &sqlx::any::AnyRow) -> db::Result<Row> {
@@ -106,4 +106,31 @@ fn read(row: &sqlx::any::AnyRow) -> db::Result<Row> {
         hash: row.try_get("hash")?,
         expires_at: Timestamp::from_millis(row.try_get("expires_at")?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::on_each_database;
+
+    on_each_database!(a_code_that_is_sent_during_a_sweep_stays);
+
+    async fn a_code_that_is_sent_during_a_sweep_stays(db: Db) {
+        let did: Did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let at = Timestamp::from_millis;
+        let code = |hash: &str, expires_at| Row { did: did.clone(), hash: hash.to_owned(), expires_at };
+        let mut tx = db.begin().await.unwrap();
+        put(&mut tx, &code("old", at(100)), Reason::ResetPassword).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        put(&mut tx, &code("new", at(500)), Reason::ResetPassword).await.unwrap();
+        let sweeping = tokio::spawn({
+            let db = db.clone();
+            async move { sweep(&db, at(200).into()).await.unwrap().removed }
+        });
+        db.until_waited_for(&mut tx).await;
+        tx.commit().await.unwrap();
+        assert_eq!(sweeping.await.unwrap(), 0);
+        assert!(find(&db, "new", Reason::ResetPassword, 9).await.unwrap().is_some());
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// Stores a scope under its hash, or notes that it was used. The sweep counts from the last use, so a
@@ -43,11 +43,10 @@ pub(in crate::links) async fn find(db: &Db, hash: &str) -> Result<Option<String>
     Ok(row.map(|row| row.try_get("scope")).transpose()?)
 }
 
-/// Removes a batch of scopes that were last used before `before`.
-pub(in crate::links) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM link_clients WHERE hash IN (
-        SELECT hash FROM link_clients WHERE used_at < $1 ORDER BY used_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of scopes that were last used in `range`.
+pub(in crate::links) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "link_clients", key: "hash", time: "used_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }
 
 const MONTH: Duration = Duration::from_hours(30 * 24);
@@ -76,6 +75,6 @@ mod tests {
     }
 
     async fn swept(db: &Db, before: Timestamp) -> u64 {
-        sweep(db, before).await.unwrap().removed
+        sweep(db, before.into()).await.unwrap().removed
     }
 }

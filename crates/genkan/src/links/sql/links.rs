@@ -8,7 +8,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::{Origin, Timestamp};
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::turns::{Turns, heal_turns};
 use crate::db::{Db, Error, Result, Tx};
 use crate::links::discovery::Server;
 use crate::links::error::Reason;
@@ -212,10 +213,19 @@ pub(in crate::links) async fn end(tx: &mut Tx, id: &LinkId, reason: Reason, now:
     Ok(done.rows_affected() == 1)
 }
 
+/// Ended sessions whose servers must be told.
+#[derive(Debug, Default)]
+pub(in crate::links) struct ToRevoke {
+    /// With the issuer of each one's server.
+    pub(in crate::links) due: Vec<(String, LinkId)>,
+    /// Those whose server cannot be read.
+    pub(in crate::links) unreadable: Vec<LinkId>,
+}
+
 /// Returns a batch of ended sessions whose server must be told, those that are due the longest
-/// first, each with the issuer of its server. One that is put off for longer than [`LONGEST_PAUSE`]
-/// is due as well: a clock was wrong when it was put off.
-pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp) -> Result<Vec<(String, LinkId)>> {
+/// first. One that is put off for longer than [`LONGEST_PAUSE`] is due as well: a clock was wrong
+/// when it was put off.
+pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp) -> Result<ToRevoke> {
     // Two ranges of the index. With an OR, PostgreSQL would read all sessions that are put off.
     let rows = sqlx::query(
         "SELECT id, server, revoke_at FROM (
@@ -230,12 +240,15 @@ pub(in crate::links) async fn to_revoke(db: &Db, now: Timestamp) -> Result<Vec<(
     .bind(now.plus(LONGEST_PAUSE).as_millis())
     .fetch_all(db.reader())
     .await?;
-    rows.iter()
-        .map(|row| {
-            let id: LinkId = row.try_get::<String, _>("id")?.into();
-            Ok((issuer_of(row, &id)?, id))
-        })
-        .collect()
+    let mut found = ToRevoke::default();
+    for row in &rows {
+        let id: LinkId = row.try_get::<String, _>("id")?.into();
+        match issuer_of(row, &id) {
+            Ok(issuer) => found.due.push((issuer, id)),
+            Err(_) => found.unreadable.push(id),
+        }
+    }
+    Ok(found)
 }
 
 /// Moves the telling of a server, which was not tried, to a later time.
@@ -246,12 +259,16 @@ pub(in crate::links) async fn put_off_revocation(
     until: Timestamp,
 ) -> Result<()> {
     // Only if it is still due: another process may have claimed it since it was read.
-    sqlx::query("UPDATE links SET revoke_at = $3 WHERE id = $1 AND state = 'ending' AND revoke_at <= $2")
-        .bind(id.as_str())
-        .bind(now.as_millis())
-        .bind(until.as_millis())
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "UPDATE links SET revoke_at = $3
+         WHERE id = $1 AND state = 'ending' AND (revoke_at <= $2 OR revoke_at > $4)",
+    )
+    .bind(id.as_str())
+    .bind(now.as_millis())
+    .bind(until.as_millis())
+    .bind(now.plus(LONGEST_PAUSE).as_millis())
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
@@ -347,13 +364,19 @@ pub(crate) struct EndedLink {
     pub(crate) at: Timestamp,
 }
 
-/// Returns a page of ended sessions in the order of their ends.
-pub(in crate::links) async fn ended_after(db: &Db, after: &EndedLink) -> Result<Vec<EndedLink>> {
+/// Returns a page of sessions that ended by `until`, in the order of their ends.
+pub(in crate::links) async fn ended_after(
+    db: &Db,
+    after: &EndedLink,
+    until: Timestamp,
+) -> Result<Vec<EndedLink>> {
     let rows = sqlx::query(
-        "SELECT id, ended_at FROM links WHERE (ended_at, id) > ($1, $2) ORDER BY ended_at, id LIMIT 200",
+        "SELECT id, ended_at FROM links WHERE (ended_at, id) > ($1, $2) AND ended_at <= $3
+         ORDER BY ended_at, id LIMIT 200",
     )
     .bind(after.at.as_millis())
     .bind(after.id.as_str())
+    .bind(until.as_millis())
     .fetch_all(db.reader())
     .await?;
     rows.iter()
@@ -369,7 +392,8 @@ pub(in crate::links) async fn ended_after(db: &Db, after: &EndedLink) -> Result<
 pub(in crate::links) struct Turn {
     pub(in crate::links) id: LinkId,
     pub(in crate::links) version: i64,
-    pub(in crate::links) issuer: String,
+    /// `None`: the row cannot be read.
+    pub(in crate::links) issuer: Option<String>,
     pub(in crate::links) issued_at: Timestamp,
 }
 
@@ -383,14 +407,29 @@ pub(in crate::links) struct IdleTimes {
     pub(in crate::links) again_at: Timestamp,
 }
 
+impl IdleTimes {
+    /// Whether a session that was refreshed then is idle. If a clock was ahead at that time, it is
+    /// not known when that was.
+    pub(in crate::links) fn is_idle(&self, issued_at: Timestamp) -> bool {
+        issued_at < self.idle_before || issued_at > self.again_at
+    }
+
+    /// No later turn is chosen.
+    fn latest_turn(&self) -> Timestamp {
+        self.again_at.plus(self.now.since(self.idle_before)).plus(Duration::from_millis(1))
+    }
+}
+
 /// Takes a batch of live sessions whose turn it is, those that wait the longest first, and gives each
 /// its next turn. So a session whose server is gone holds up no other one.
 pub(in crate::links) async fn take_turns(db: &Db, times: IdleTimes) -> Result<Vec<Turn>> {
+    heal_turns(db.writer(), &TURNS, times.now, times.latest_turn()).await?;
     // Refreshes do not write `keep_alive_due`, so most that come up are not idle. Each session comes
     // up about once a month.
     let rows = sqlx::query(
         "UPDATE links SET kept_alive_at = $1,
-            keep_alive_due = CASE WHEN issued_at < $2 THEN $3 ELSE issued_at + ($1 - $2) + 1 END
+            keep_alive_due = CASE WHEN issued_at < $2 OR issued_at > $3 THEN $3
+                ELSE issued_at + ($1 - $2) + 1 END
          WHERE state = 'live' AND keep_alive_due <= $1 AND id IN (
             SELECT id FROM links WHERE state = 'live' AND keep_alive_due <= $1
             ORDER BY keep_alive_due LIMIT 200
@@ -401,18 +440,29 @@ pub(in crate::links) async fn take_turns(db: &Db, times: IdleTimes) -> Result<Ve
     .bind(times.again_at.as_millis())
     .fetch_all(db.writer())
     .await?;
-    rows.iter()
-        .map(|row| {
-            let id: LinkId = row.try_get::<String, _>("id")?.into();
-            Ok(Turn {
-                issuer: issuer_of(row, &id)?,
-                version: row.try_get("version")?,
-                issued_at: Timestamp::from_millis(row.try_get("issued_at")?),
-                id,
-            })
-        })
-        .collect()
+    let mut turns = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id: LinkId = row.try_get::<String, _>("id")?.into();
+        let issuer = match issuer_of(row, &id) {
+            Ok(issuer) => Some(issuer),
+            // The others have their turn all the same.
+            Err(cause) => {
+                tracing::error!(cause = &cause as &dyn std::error::Error, %id, "a session cannot be read");
+                None
+            }
+        };
+        turns.push(Turn {
+            issuer,
+            version: row.try_get("version")?,
+            issued_at: Timestamp::from_millis(row.try_get("issued_at")?),
+            id,
+        });
+    }
+    Ok(turns)
 }
+
+const TURNS: Turns =
+    Turns { table: "links", key: "id", column: "keep_alive_due", only: Some("state = 'live'") };
 
 fn issuer_of(row: &AnyRow, id: &LinkId) -> Result<String> {
     let server = Server::of_json(&row.try_get::<String, _>("server")?);
@@ -446,11 +496,11 @@ pub(in crate::links) async fn is_client_key_in_use(db: &Db, key: &str) -> Result
     Ok(row.is_some())
 }
 
-/// Removes a batch of sessions that ended before `before`.
-pub(in crate::links) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM links WHERE id IN (
-        SELECT id FROM links WHERE state = 'dead' AND ended_at < $1 ORDER BY ended_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of sessions that ended in `range`.
+pub(in crate::links) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old =
+        OldRows { table: "links", key: "id", time: "ended_at", only: Some("state = 'dead'"), at_once: ROWS };
+    old.sweep(db, range).await
 }
 
 pub(super) fn read(row: &AnyRow) -> Result<Row> {
@@ -495,6 +545,9 @@ mod tests {
 
     on_each_database!(
         links_that_cannot_be_refreshed_keep_no_others_waiting,
+        turns_of_a_clock_that_was_ahead_come_all_the_same,
+        a_row_that_cannot_be_read_stops_no_others,
+        what_ended_by_a_clock_that_was_ahead_is_not_compared_yet,
         a_clock_that_was_ahead_delays_neither_a_refresh_nor_a_revocation
     );
 
@@ -519,18 +572,24 @@ mod tests {
         tell_again(&mut tx, &link, later(24 + 3)).await.unwrap();
         tx.commit().await.unwrap();
         let issuer = "https://pds.example.com".to_owned();
-        assert_eq!(to_revoke(&db, now).await.unwrap(), [(issuer, link.clone())]);
+        assert_eq!(to_revoke(&db, now).await.unwrap().due, [(issuer, link.clone())]);
         let mut tx = db.begin().await.unwrap();
         let taken = take_revocation(&mut tx, &link, now, now.plus(Duration::from_mins(1))).await.unwrap();
         tx.commit().await.unwrap();
         assert!(taken.is_some());
-        assert_eq!(to_revoke(&db, now).await.unwrap(), [], "it is put off by the right clock");
+        assert_eq!(to_revoke(&db, now).await.unwrap().due, [], "it is put off by the right clock");
+
+        let mut tx = db.begin().await.unwrap();
+        tell_again(&mut tx, &link, later(24)).await.unwrap();
+        put_off_revocation(&mut tx, &link, now, later(1)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(to_revoke(&db, now).await.unwrap().due, [], "it was put off, from a day ahead");
     }
 
     async fn links_that_cannot_be_refreshed_keep_no_others_waiting(db: Db) {
         let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
         let day = |day: i64| Timestamp::from_seconds(day * 86_400);
-        for (id, issued) in [("old", 1), ("older", 0), ("young", 2), ("fresh", 50)] {
+        for (id, issued) in [("old", 1), ("older", 0), ("young", 2)] {
             insert_live(&db, &id.into(), &did, day(issued)).await;
         }
         let take = async |now: i64| {
@@ -539,7 +598,7 @@ mod tests {
             let turns = take_turns(&db, times).await.unwrap();
             let mut idle: Vec<String> = turns
                 .into_iter()
-                .filter(|turn| turn.issued_at < times.idle_before)
+                .filter(|turn| times.is_idle(turn.issued_at))
                 .map(|turn| turn.id.to_string())
                 .collect();
             idle.sort();
@@ -550,7 +609,75 @@ mod tests {
         // None of them gets new tokens.
         assert!(take(32).await.is_empty(), "they have had their turn");
         assert_eq!(take(33).await, ["old", "older", "young"]);
+        insert_live(&db, &"fresh".into(), &did, day(50)).await;
         assert_eq!(take(100).await, ["fresh", "old", "older", "young"]);
+    }
+
+    async fn turns_of_a_clock_that_was_ahead_come_all_the_same(db: Db) {
+        let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let day = |day: i64| Timestamp::from_seconds(day * 86_400);
+        // Refreshed when the clock was 40 days ahead, and otherwise.
+        insert_live(&db, &"ahead".into(), &did, day(140)).await;
+        insert_live(&db, &"right".into(), &did, day(100)).await;
+        let take = async |now: i64| {
+            let times =
+                IdleTimes { now: day(now), idle_before: day(now - 30), again_at: day(now).plus(HALF_A_DAY) };
+            let turns = take_turns(&db, times).await.unwrap();
+            let turns = turns.into_iter().map(|turn| (turn.id.to_string(), times.is_idle(turn.issued_at)));
+            let mut turns: Vec<_> = turns.collect();
+            turns.sort();
+            turns
+        };
+        assert_eq!(take(140).await.len(), 2, "by the clock that is ahead");
+        let (ahead, right) = ("ahead".to_owned(), "right".to_owned());
+        sqlx::query("UPDATE links SET keep_alive_due = $1")
+            .bind(day(170).as_millis())
+            .execute(db.writer())
+            .await
+            .unwrap();
+        assert_eq!(take(101).await, [(ahead.clone(), true), (right, false)]);
+        assert_eq!(take(101).await, [], "they have had their turn");
+        assert_eq!(take(102).await, [(ahead, true)], "until a refresh tells when it was");
+    }
+
+    async fn a_row_that_cannot_be_read_stops_no_others(db: Db) {
+        let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let day = |day: i64| Timestamp::from_seconds(day * 86_400);
+        for (id, issued) in [("broken", 1), ("whole", 2)] {
+            insert_live(&db, &id.into(), &did, day(issued)).await;
+        }
+        let damage = "UPDATE links SET server = 'not JSON' WHERE id = 'broken'";
+        sqlx::query(damage).execute(db.writer()).await.unwrap();
+        let now = day(40);
+        let times = IdleTimes { now, idle_before: day(10), again_at: now.plus(HALF_A_DAY) };
+        let turns = take_turns(&db, times).await.unwrap();
+        let whole: Vec<&str> =
+            turns.iter().filter(|turn| turn.issuer.is_some()).map(|turn| turn.id.as_str()).collect();
+        assert_eq!((turns.len(), whole), (2, vec!["whole"]));
+        let mut tx = db.begin().await.unwrap();
+        for id in ["broken", "whole"] {
+            assert!(end(&mut tx, &id.into(), Reason::GrantEnded, now).await.unwrap());
+        }
+        tx.commit().await.unwrap();
+        let found = to_revoke(&db, now).await.unwrap();
+        assert_eq!(found.due, [("https://pds.example.com".to_owned(), "whole".into())]);
+        assert_eq!(found.unreadable, ["broken".into()]);
+    }
+
+    async fn what_ended_by_a_clock_that_was_ahead_is_not_compared_yet(db: Db) {
+        let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let second = Timestamp::from_seconds;
+        for id in ["ahead", "right"] {
+            insert_live(&db, &id.into(), &did, second(1)).await;
+        }
+        let mut tx = db.begin().await.unwrap();
+        for (id, at) in [("ahead", 500), ("right", 100)] {
+            assert!(end(&mut tx, &id.into(), Reason::GrantEnded, second(at)).await.unwrap());
+        }
+        tx.commit().await.unwrap();
+        let from = EndedLink { id: "".into(), at: second(0) };
+        let page = ended_after(&db, &from, second(200)).await.unwrap();
+        assert_eq!(page, [EndedLink { id: "right".into(), at: second(100) }]);
     }
 
     const HALF_A_DAY: Duration = Duration::from_hours(12);

@@ -4,7 +4,7 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 use crate::links::discovery::Server;
 
@@ -76,9 +76,8 @@ pub(in crate::links) async fn take(tx: &mut Tx, state: &str) -> Result<Option<Lo
     }))
 }
 
-/// Removes a batch of sign-ins that have expired.
-pub(in crate::links) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM link_logins WHERE state IN (
-        SELECT state FROM link_logins WHERE expires_at < $1 ORDER BY expires_at LIMIT 200)";
-    sweep_batch(db, text, now).await
+/// Removes a batch of sign-ins that expired in `range`.
+pub(in crate::links) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "link_logins", key: "state", time: "expires_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 
 pub(in crate::links) async fn put(
@@ -58,9 +58,9 @@ pub(in crate::links) async fn remove(tx: &mut Tx, device: &str, did: &Did) -> Re
     Ok(())
 }
 
-/// Removes a batch of visits that have expired.
-pub(in crate::links) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM link_visits WHERE (device, did) IN (
-        SELECT device, did FROM link_visits WHERE expires_at < $1 ORDER BY expires_at LIMIT 200)";
-    sweep_batch(db, text, now).await
+/// Removes a batch of visits that expired in `range`.
+pub(in crate::links) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old =
+        OldRows { table: "link_visits", key: "device, did", time: "expires_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }

@@ -159,17 +159,23 @@ impl OAuth {
     pub(crate) async fn end_run_out(&self) -> Result<u64, Error> {
         let now = self.now();
         let mut ended = 0;
+        // Goes on after the last one, whatever became of it: one that cannot be read stays.
+        let mut after = None;
         loop {
-            let found = grants::linked_and_idle(&self.db, now).await?;
-            for grant in &found {
-                ended += u64::from(self.end_if_run_out(grant, now).await?);
+            let found = grants::linked_and_idle(&self.db, after.as_ref(), now).await?;
+            let Some(last) = found.last() else { break };
+            after = Some(last.clone());
+            for idle in &found {
+                ended += u64::from(unless_corrupt(self.end_if_run_out(&idle.id, now).await)?);
             }
+        }
+        loop {
             let unredeemed = codes::unredeemed(&self.db, now).await?;
+            if unredeemed.is_empty() {
+                return Ok(ended);
+            }
             for (code, link) in &unredeemed {
                 ended += u64::from(self.end_unredeemed(code, link, now).await?);
-            }
-            if found.is_empty() && unredeemed.is_empty() {
-                return Ok(ended);
             }
         }
     }
@@ -349,3 +355,41 @@ const LINK_IS_OVER: &str = "its linked session is over";
 
 const MOST: i64 = 1_000;
 const BETWEEN_BATCHES: Duration = Duration::from_millis(200);
+
+/// Logs that a row cannot be read, which must not stop the work on the others.
+fn unless_corrupt(outcome: Result<bool, Error>) -> Result<bool, Error> {
+    match outcome {
+        Err(Error::Storage(cause @ db::Error::Corrupt { .. })) => {
+            tracing::error!(cause = &cause as &dyn std::error::Error, "a grant that ran out does not end");
+            Ok(false)
+        }
+        outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::testing::app_with_ann;
+    use crate::db::{Db, on_each_database};
+    use crate::oauth::grant::GrantPlace;
+    use crate::oauth::testing::grant;
+
+    on_each_database!(a_grant_that_cannot_be_read_stops_no_others);
+
+    async fn a_grant_that_cannot_be_read_stops_no_others(db: Db) {
+        let (app, ann) = app_with_ann(db).await;
+        let mut tx = app.db.begin().await.unwrap();
+        for id in ["broken", "whole"] {
+            let grant = Grant { id: id.into(), did: ann.did.clone(), place: GrantPlace::Link, ..grant() };
+            grants::insert(&mut tx, &grant).await.unwrap();
+        }
+        let damage = "UPDATE oauth_grants SET client_auth = 'not JSON', idle_until = 1 WHERE id = 'broken'";
+        sqlx::query(damage).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(app.oauth.end_run_out().await.unwrap(), 1);
+        let whole = [GrantId::from("whole")];
+        assert_eq!(app.oauth.over_among(&whole).await.unwrap(), whole);
+        assert_eq!(app.oauth.end_run_out().await.unwrap(), 0);
+    }
+}

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::ids::{CodeId, GrantId};
 use crate::oauth::parameters::RequestParameters;
@@ -141,15 +141,19 @@ pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &Did) -> Result
     Ok(())
 }
 
-/// Removes a batch of codes that expired before `before` and never became a grant.
+/// Removes a batch of codes that expired in `range` and never became a grant.
 ///
 /// A second use of a code ends its grant, so the code of a grant is kept as long as the grant: see
 /// [`remove_of_grant`].
-pub(in crate::oauth) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM oauth_codes WHERE hash IN (
-        SELECT hash FROM oauth_codes WHERE grant_id IS NULL AND expires_at < $1
-        ORDER BY expires_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows {
+        table: "oauth_codes",
+        key: "hash",
+        time: "expires_at",
+        only: Some("grant_id IS NULL"),
+        at_once: ROWS,
+    };
+    old.sweep(db, range).await
 }
 
 /// Removes the code of a grant that is removed in `tx`.
@@ -256,13 +260,13 @@ mod tests {
         remove_unused_of(&mut tx, &"did:plc:ann".parse().unwrap()).await.unwrap();
         assert!(take(&mut tx, &"unused".into(), later).await.unwrap().is_none());
         tx.commit().await.unwrap();
-        assert_eq!(sweep(&db, later).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, later.into()).await.unwrap().removed, 1);
         let mut tx = db.begin().await.unwrap();
         assert!(take(&mut tx, &"of-bob".into(), later).await.unwrap().is_none());
         assert!(take(&mut tx, &"used".into(), later).await.unwrap().is_some());
         tx.commit().await.unwrap();
         let end = grant.idle_until.plus(std::time::Duration::from_secs(1));
-        assert_eq!(super::super::grants::sweep_idle(&db, end).await.unwrap().removed, 1);
+        assert_eq!(super::super::grants::sweep_idle(&db, end.into()).await.unwrap().removed, 1);
         let mut tx = db.begin().await.unwrap();
         assert!(take(&mut tx, &"used".into(), later).await.unwrap().is_none(), "it goes with its grant");
     }

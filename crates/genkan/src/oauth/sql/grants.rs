@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::Batch;
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::grant::{Grant, GrantPlace};
 use crate::oauth::ids::GrantId;
@@ -192,42 +192,58 @@ pub(in crate::oauth) async fn some_of_client(tx: &mut Tx, client_id: &str) -> Re
     Ok(ids)
 }
 
-/// Returns a batch of linked accounts' grants that ran out and have not ended.
-pub(in crate::oauth) async fn linked_and_idle(db: &Db, now: Timestamp) -> Result<Vec<GrantId>> {
+/// A grant that ran out, and when: a position in the order of these times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::oauth) struct IdleGrant {
+    pub(in crate::oauth) id: GrantId,
+    until: i64,
+}
+
+/// Returns a batch of linked accounts' grants that ran out and have not ended, after another one in
+/// the order of the times at which they ran out.
+pub(in crate::oauth) async fn linked_and_idle(
+    db: &Db,
+    after: Option<&IdleGrant>,
+    now: Timestamp,
+) -> Result<Vec<IdleGrant>> {
     let rows = sqlx::query(
-        "SELECT id FROM oauth_grants WHERE ended_at IS NULL AND place = 'link' AND idle_until <= $1
-         ORDER BY idle_until LIMIT 200",
+        "SELECT id, idle_until FROM oauth_grants WHERE ended_at IS NULL AND place = 'link'
+         AND idle_until <= $1 AND (idle_until, id) > ($2, $3) ORDER BY idle_until, id LIMIT 200",
     )
     .bind(now.as_millis())
+    .bind(after.map_or(i64::MIN, |after| after.until))
+    .bind(after.map_or("", |after| after.id.as_str()))
     .fetch_all(db.reader())
     .await?;
-    rows.iter().map(id_of).collect()
+    rows.iter().map(|row| Ok(IdleGrant { id: id_of(row)?, until: row.try_get("idle_until")? })).collect()
 }
 
-/// Removes a batch of grants that ended before `before`, with their codes.
-pub(in crate::oauth) async fn sweep_ended(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM oauth_grants WHERE id IN (
-        SELECT id FROM oauth_grants WHERE ended_at < $1 ORDER BY ended_at LIMIT 200) RETURNING id";
-    sweep(db, text, before).await
+/// Removes a batch of grants that ended in `range`, with their codes.
+pub(in crate::oauth) async fn sweep_ended(db: &Db, range: SweepRange) -> Result<Batch> {
+    sweep(
+        db,
+        range,
+        OldRows { table: "oauth_grants", key: "id", time: "ended_at", only: None, at_once: ROWS },
+    )
+    .await
 }
 
-/// Removes a batch of home accounts' grants that ran out before `before`, with their codes. Those of
+/// Removes a batch of home accounts' grants that ran out in `range`, with their codes. Those of
 /// linked accounts end first, together with their links.
-pub(in crate::oauth) async fn sweep_idle(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM oauth_grants WHERE id IN (
-        SELECT id FROM oauth_grants WHERE idle_until < $1 AND place = 'home'
-        ORDER BY idle_until LIMIT 200) RETURNING id";
-    sweep(db, text, before).await
+pub(in crate::oauth) async fn sweep_idle(db: &Db, range: SweepRange) -> Result<Batch> {
+    let only = Some("place = 'home'");
+    sweep(db, range, OldRows { table: "oauth_grants", key: "id", time: "idle_until", only, at_once: ROWS })
+        .await
 }
 
-async fn sweep(db: &Db, text: &'static str, before: Timestamp) -> Result<Batch> {
+async fn sweep(db: &Db, range: SweepRange, old: OldRows) -> Result<Batch> {
     let mut tx = db.begin().await?;
-    let rows = sqlx::query(text).bind(before.as_millis()).fetch_all(&mut *tx).await?;
+    let rows = old.remove(&mut *tx, range).await?;
     for row in &rows {
         codes::remove_of_grant(&mut tx, &id_of(row)?).await?;
     }
     tx.commit().await?;
-    Ok(Batch::of_rows(rows.len() as u64))
+    old.batch(db, range, &rows).await
 }
 
 fn id_of(row: &AnyRow) -> Result<GrantId> {
@@ -328,15 +344,19 @@ mod tests {
         }
         assert_eq!(linked(&mut tx, &bob).await.unwrap(), ["6".into()]);
         tx.commit().await.unwrap();
-        let swept = async |before| {
-            let (ended, idle) =
-                (sweep_ended(&db, before).await.unwrap(), sweep_idle(&db, before).await.unwrap());
+        let swept = async |before: Timestamp| {
+            let (ended, idle) = (
+                sweep_ended(&db, before.into()).await.unwrap(),
+                sweep_idle(&db, before.into()).await.unwrap(),
+            );
             ended.removed + idle.removed
         };
         assert_eq!(swept(NOW).await, 0);
         assert_eq!(swept(Timestamp::from_millis(1_001)).await, 5);
         let idle = grant().idle_until.plus(std::time::Duration::from_secs(1));
-        assert_eq!(linked_and_idle(&db, idle).await.unwrap(), ["6".into()]);
+        let found = linked_and_idle(&db, None, idle).await.unwrap();
+        assert_eq!(found.iter().map(|idle| idle.id.as_str()).collect::<Vec<_>>(), ["6"]);
+        assert_eq!(linked_and_idle(&db, found.last(), idle).await.unwrap(), []);
         assert_eq!(swept(idle).await, 0, "a linked account's grant ends first");
     }
 }

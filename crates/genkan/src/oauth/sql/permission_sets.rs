@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// The result of a permission set's last resolution.
@@ -62,20 +62,22 @@ pub(in crate::oauth) async fn note_use(tx: &mut Tx, nsid: &str, now: Timestamp) 
     Ok(())
 }
 
-/// Removes a batch of documents that were requested before `before` and never used by a grant.
-pub(in crate::oauth) async fn sweep_unused(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM permission_sets WHERE nsid IN (
-        SELECT nsid FROM permission_sets
-        WHERE used_at IS NULL AND document IS NOT NULL AND checked_at < $1
-        ORDER BY checked_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of documents that were requested in `range` and never used by a grant.
+pub(in crate::oauth) async fn sweep_unused(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows {
+        table: "permission_sets",
+        key: "nsid",
+        time: "checked_at",
+        only: Some("used_at IS NULL AND document IS NOT NULL"),
+        at_once: ROWS,
+    };
+    old.sweep(db, range).await
 }
 
-/// Removes a batch of documents that a grant last used before `before`.
-pub(in crate::oauth) async fn sweep_used(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM permission_sets WHERE nsid IN (
-        SELECT nsid FROM permission_sets WHERE used_at < $1 ORDER BY used_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of documents that a grant last used in `range`.
+pub(in crate::oauth) async fn sweep_used(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "permission_sets", key: "nsid", time: "used_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }
 
 /// Records a failed attempt. The last good document stays.
@@ -98,14 +100,18 @@ pub(in crate::oauth) async fn put_problem(
     Ok(())
 }
 
-/// Removes a batch of names that were requested but never were a permission set.
-pub(in crate::oauth) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
+/// Removes a batch of names that were requested in `range` but never were a permission set.
+pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
     // Anyone can make Genkan look a name up. Only failed lookups are removed, since grants may need
     // a document.
-    let text = "DELETE FROM permission_sets WHERE nsid IN (
-        SELECT nsid FROM permission_sets WHERE document IS NULL AND checked_at < $1
-        ORDER BY checked_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+    let old = OldRows {
+        table: "permission_sets",
+        key: "nsid",
+        time: "checked_at",
+        only: Some("document IS NULL"),
+        at_once: ROWS,
+    };
+    old.sweep(db, range).await
 }
 
 #[cfg(test)]
@@ -123,13 +129,13 @@ mod tests {
         }
         note_use(&mut tx, "com.example.used", at(7)).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(sweep_unused(&db, at(5)).await.unwrap().removed, 0);
-        assert_eq!(sweep_unused(&db, at(6)).await.unwrap().removed, 1);
-        assert_eq!(sweep_used(&db, at(7)).await.unwrap().removed, 0);
+        assert_eq!(sweep_unused(&db, at(5).into()).await.unwrap().removed, 0);
+        assert_eq!(sweep_unused(&db, at(6).into()).await.unwrap().removed, 1);
+        assert_eq!(sweep_used(&db, at(7).into()).await.unwrap().removed, 0);
         assert_eq!(find(&db, "com.example.requested").await.unwrap(), None);
         let used = find(&db, "com.example.used").await.unwrap().unwrap();
         assert_eq!(used.used_at, Some(at(7)));
-        assert_eq!(sweep_used(&db, at(8)).await.unwrap().removed, 1);
+        assert_eq!(sweep_used(&db, at(8).into()).await.unwrap().removed, 1);
     }
 
     async fn the_last_good_document_outlives_failures(db: Db) {
@@ -139,8 +145,8 @@ mod tests {
         put(&mut tx, "com.example.set", "{}", at(5)).await.unwrap();
         put_problem(&mut tx, "com.example.set", "away", at(7)).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(sweep(&db, at(5)).await.unwrap().removed, 0);
-        assert_eq!(sweep(&db, at(8)).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, at(5).into()).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, at(8).into()).await.unwrap().removed, 1);
         let found = find(&db, "com.example.set").await.unwrap().unwrap();
         let document = Some(("{}".to_owned(), at(5)));
         assert_eq!(

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::ids::RequestUri;
 use crate::oauth::parameters::RequestParameters;
@@ -99,11 +99,10 @@ pub(in crate::oauth) async fn remove(tx: &mut Tx, uri: &RequestUri) -> Result<()
     Ok(())
 }
 
-/// Removes a batch of requests that have expired.
-pub(in crate::oauth) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM oauth_requests WHERE id IN (
-        SELECT id FROM oauth_requests WHERE expires_at <= $1 ORDER BY expires_at LIMIT 200)";
-    sweep_batch(db, text, now).await
+/// Removes a batch of requests that expired in `range`.
+pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "oauth_requests", key: "id", time: "expires_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }
 
 #[cfg(test)]
@@ -129,7 +128,7 @@ mod tests {
         let stored = hold(&mut tx, &uri, at(199)).await.unwrap().unwrap();
         assert_eq!((stored.device, stored.decided), (Some("dev-1".into()), true));
         tx.commit().await.unwrap();
-        assert_eq!(sweep(&db, at(199)).await.unwrap().removed, 0);
-        assert_eq!(sweep(&db, at(200)).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, at(200).into()).await.unwrap().removed, 0);
+        assert_eq!(sweep(&db, at(201).into()).await.unwrap().removed, 1);
     }
 }

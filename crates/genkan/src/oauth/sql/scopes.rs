@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Result, Tx};
 use crate::oauth::scope::{ExpandedScope, TokenScope};
 
@@ -39,11 +39,10 @@ pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<ExpandedS
     Ok(row.map(|row| row.try_get("scope")).transpose()?.map(ExpandedScope::stored))
 }
 
-/// Removes a batch of scopes that were last used before `before`.
-pub(in crate::oauth) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM oauth_scopes WHERE id IN (
-        SELECT id FROM oauth_scopes WHERE used_at < $1 ORDER BY used_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+/// Removes a batch of scopes that were last used in `range`.
+pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old = OldRows { table: "oauth_scopes", key: "id", time: "used_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }
 
 /// The least time between two writes. Otherwise every token with a reference would write.
@@ -66,7 +65,7 @@ mod tests {
         keep(&mut tx, &b, &short, start).await.unwrap();
         keep(&mut tx, &a, &long, later).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(sweep(&db, later).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, later.into()).await.unwrap().removed, 1);
         assert_eq!(find(&db, "a").await.unwrap(), Some(long));
         assert_eq!(find(&db, "b").await.unwrap(), None);
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, NARROW_ROWS, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// Records a hash. Returns `true` if it was not present. The unique key decides, on any number of
@@ -60,11 +60,11 @@ pub(in crate::oauth) async fn insert_all(
     Ok(rows.iter().map(|row| row.try_get("hash")).collect::<sqlx::Result<_>>()?)
 }
 
-/// Removes a batch of hashes that have expired.
-pub(in crate::oauth) async fn sweep(db: &Db, now: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM oauth_seen WHERE hash IN (
-        SELECT hash FROM oauth_seen WHERE expires_at <= $1 ORDER BY expires_at LIMIT 200)";
-    sweep_batch(db, text, now).await
+/// Removes a batch of hashes that expired in `range`.
+pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old =
+        OldRows { table: "oauth_seen", key: "hash", time: "expires_at", only: None, at_once: NARROW_ROWS };
+    old.sweep(db, range).await
 }
 
 #[cfg(test)]
@@ -72,7 +72,30 @@ mod tests {
     use super::*;
     use crate::db::on_each_database;
 
-    on_each_database!(a_thing_is_new_once_until_it_expires, new_and_known_values_are_told_apart);
+    on_each_database!(
+        a_thing_is_new_once_until_it_expires,
+        new_and_known_values_are_told_apart,
+        what_is_used_again_during_a_sweep_is_not_forgotten
+    );
+
+    async fn what_is_used_again_during_a_sweep_is_not_forgotten(db: Db) {
+        let at = Timestamp::from_millis;
+        let mut tx = db.begin().await.unwrap();
+        assert!(insert(&mut tx, "a", at(100), at(1)).await.unwrap());
+        assert!(insert(&mut tx, "b", at(100), at(1)).await.unwrap());
+        tx.commit().await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        assert!(insert(&mut tx, "a", at(500), at(200)).await.unwrap());
+        let sweeping = tokio::spawn({
+            let db = db.clone();
+            async move { sweep(&db, at(200).into()).await.unwrap().removed }
+        });
+        db.until_waited_for(&mut tx).await;
+        tx.commit().await.unwrap();
+        assert_eq!(sweeping.await.unwrap(), 1);
+        let mut tx = db.begin().await.unwrap();
+        assert!(!insert(&mut tx, "a", at(600), at(300)).await.unwrap(), "it was used");
+    }
 
     async fn new_and_known_values_are_told_apart(db: Db) {
         let at = Timestamp::from_millis;
@@ -102,7 +125,7 @@ mod tests {
         assert!(insert(&mut tx, "a", at(200), at(100)).await.unwrap());
         assert!(!insert(&mut tx, "a", at(300), at(101)).await.unwrap());
         tx.commit().await.unwrap();
-        assert_eq!(sweep(&db, at(100)).await.unwrap().removed, 1);
+        assert_eq!(sweep(&db, at(101).into()).await.unwrap().removed, 1);
         let mut tx = db.begin().await.unwrap();
         assert!(!insert(&mut tx, "a", at(300), at(101)).await.unwrap());
     }

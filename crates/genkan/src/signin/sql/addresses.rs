@@ -4,7 +4,7 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, sweep_batch};
+use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// Returns when an account was last signed in to from an address.
@@ -49,8 +49,8 @@ pub(in crate::signin) async fn forget(tx: &mut Tx, did: &Did) -> Result<()> {
     Ok(())
 }
 
-pub(in crate::signin) async fn sweep(db: &Db, before: Timestamp) -> Result<Batch> {
-    let text = "DELETE FROM known_addresses WHERE (did, address) IN (
-        SELECT did, address FROM known_addresses WHERE seen_at < $1 ORDER BY seen_at LIMIT 200)";
-    sweep_batch(db, text, before).await
+pub(in crate::signin) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
+    let old =
+        OldRows { table: "known_addresses", key: "did, address", time: "seen_at", only: None, at_once: ROWS };
+    old.sweep(db, range).await
 }
