@@ -1,5 +1,6 @@
 //! The database of a run: filled and looked at by SQL.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -79,6 +80,25 @@ impl Database {
                 command::run(network.program("scale/sqlite.mjs", &statements)?.arg(file)).map(drop)
             }
         }
+    }
+
+    /// Returns how many rows each sweep had to remove at that moment and has left. Genkan must have
+    /// ended, since it keeps SQLite's file for itself.
+    pub(super) fn due(&self, network: &Network, folder: &Path, now: u64) -> Result<BTreeMap<String, u64>> {
+        let query = fill::due(now);
+        let said = match self {
+            Self::Postgres { .. } => self.ask(&query)?,
+            Self::Sqlite { file } => {
+                let statements = folder.join("due.sql");
+                std::fs::write(&statements, query)?;
+                command::run(network.program("scale/sqlite.mjs", &statements)?.arg(file).arg("print"))?
+            }
+        };
+        let read = |line: &str| -> Result<(String, u64)> {
+            let (sweep, rows) = line.rsplit_once('|').with_context(|| format!("a row is {line}"))?;
+            Ok((sweep.to_owned(), rows.trim().parse()?))
+        };
+        said.lines().filter(|line| !line.trim().is_empty()).map(read).collect()
     }
 
     /// Runs statements on PostgreSQL and returns what they print.

@@ -57,13 +57,13 @@ const TABLES: [Table; 22] = [
         1,
         "id, did, scope, opened_at, touched_at, expires_at, ended_at",
         "#id#, #did#, 'com.atproto.access', #now# - (#days# + 1) * #day#, #now# - #days# * #day#, \
-         #now# + (89 - #days#) * #day#, CASE WHEN n % 5 = 0 THEN #now# - #days# * #day# END",
+         #now# + (60 - #days#) * #day#, CASE WHEN n % 5 = 0 THEN #now# - #days# * #day# END",
     ),
     table(
         "refresh_tokens",
         1,
         "session_id, generation, expires_at, used_at",
-        "#id#, 1 + n % 40, #now# + (89 - #days#) * #day#, CASE WHEN n % 10 = 3 THEN #now# - #days# * #day# END",
+        "#id#, 1 + n % 40, #now# + (60 - #days#) * #day#, CASE WHEN n % 10 = 3 THEN #now# - #days# * #day# END",
     ),
     table(
         "app_passwords",
@@ -175,6 +175,29 @@ const TABLES: [Table; 22] = [
     ),
 ];
 
+/// Rows that a sweep has to remove: its name, and what it finds in which table. Times are those of the
+/// sweeps, in hours before now.
+const DUE: [(&str, &str); 11] = [
+    ("refresh tokens", "refresh_tokens WHERE expires_at <= #now#"),
+    ("ended sessions", "sessions WHERE ended_at < #now# - 48 * #hour#"),
+    ("expired sessions", "sessions WHERE expires_at < #now# - 48 * #hour#"),
+    ("ended grants", "oauth_grants WHERE ended_at < #now# - 24 * #hour#"),
+    ("idle grants", "oauth_grants WHERE idle_until < #now# - 24 * #hour# AND place = 'home'"),
+    ("codes", "oauth_codes WHERE grant_id IS NULL AND expires_at < #now# - 24 * #hour#"),
+    ("authorization requests", "oauth_requests WHERE expires_at <= #now#"),
+    ("used proofs", "oauth_seen WHERE expires_at <= #now#"),
+    ("codes in emails", "email_tokens WHERE expires_at < #now#"),
+    ("known addresses", "known_addresses WHERE seen_at < #now# - 720 * #hour#"),
+    ("links", "links WHERE ended_at < #now# - 720 * #hour#"),
+];
+
+/// Returns a query for the number of rows that each sweep had to remove at that moment: a name and a
+/// number in each row.
+pub(super) fn due(now: u64) -> String {
+    let each = DUE.map(|(sweep, found)| format!("SELECT '{sweep}', count(*) FROM {found}"));
+    each.join(" UNION ALL ").replace("#now#", &now.to_string()).replace("#hour#", "CAST(3600000 AS BIGINT)")
+}
+
 /// Returns how many accounts are made.
 pub(super) const fn accounts(rows: usize) -> usize {
     rows / ACCOUNT_DIVISOR
@@ -250,5 +273,6 @@ mod tests {
                 assert!(rows > 0, "{name}");
             }
         }
+        assert!(!due(sample.now).contains('#'));
     }
 }

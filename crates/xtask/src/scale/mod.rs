@@ -24,7 +24,8 @@ use crate::say::{Step, line};
 use crate::{command, workspace};
 use database::Database;
 use fill::Sample;
-use process::{Observer, cpu_seconds};
+use process::Observer;
+pub(crate) use process::cpu_seconds;
 use report::{Calls, Report};
 
 pub const USAGE: &str = "\
@@ -34,7 +35,8 @@ cargo xtask scale [--rows N] [--sqlite-rows N] [--seconds N] [--minutes N] [--ge
   with a real host on loopback: the time until it is ready, what it costs when idle, the p99 of each
   kind of call while it sweeps and afterwards, and each sweep.
 
-  Exit with 1 if a call fails. Everything that was made is removed at the end.
+  Exit with 1 if a call or a job fails. A sweep stops after a minute and goes on ten minutes later, so
+  the report says how many rows each has left. Everything that was made is removed at the end.
 
   --rows N              Rows in the largest tables (sessions, refresh tokens) on PostgreSQL. All
                         tables together have about 6 N rows. 0 leaves PostgreSQL out. [default: 5000000]
@@ -173,7 +175,11 @@ impl Run<'_> {
         report.quiet = self.calls("calls")?;
         report.listing_seconds = self.listing()?;
         report.scanned_tables = self.database.scanned_tables()?;
-        (report.sweeps, report.most_resident) = observer.end();
+        let seen = observer.end();
+        (report.sweeps, report.failed_jobs, report.most_resident) =
+            (seen.sweeps, seen.failed_jobs, seen.most_resident);
+        self.network.members().get("genkan")?.stop()?;
+        report.left = self.database.due(self.network, self.folder, now)?;
         Ok(report)
     }
 

@@ -30,11 +30,15 @@ pub(super) struct Observer {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
-struct Seen {
-    sweeps: BTreeMap<String, Sweep>,
+/// What the metrics said.
+#[derive(Clone, Default)]
+pub(super) struct Seen {
+    pub(super) sweeps: BTreeMap<String, Sweep>,
+    /// Failures by job. A sweep is the job `sweep` with its name.
+    pub(super) failed_jobs: BTreeMap<String, u64>,
     resident: f64,
-    most_resident: f64,
+    /// The most bytes of resident memory.
+    pub(super) most_resident: f64,
     is_over: bool,
 }
 
@@ -70,15 +74,14 @@ impl Observer {
         self.seen.lock().expect("no holder panics").resident
     }
 
-    /// Returns all sweeps, and the most bytes of resident memory.
-    pub(super) fn end(mut self) -> (BTreeMap<String, Sweep>, f64) {
+    /// Returns everything that was seen.
+    pub(super) fn end(mut self) -> Seen {
         self.seen.lock().expect("no holder panics").is_over = true;
         if let Some(thread) = self.thread.take() {
             // A panic of the thread would only mean that less was seen.
             let _ = thread.join();
         }
-        let seen = self.seen.lock().expect("no holder panics");
-        (seen.sweeps.clone(), seen.most_resident)
+        self.seen.lock().expect("no holder panics").clone()
     }
 }
 
@@ -104,6 +107,12 @@ impl Seen {
             if let (Some(sweep), Ok(rows)) = (sweep, value.parse()) {
                 self.note(sweep, rows);
             }
+            let job = name
+                .strip_prefix("genkan_job_failures_total{job=\"")
+                .and_then(|rest| rest.strip_suffix("\"}"));
+            if let (Some(job), Ok(failures @ 1..)) = (job, value.parse::<u64>()) {
+                self.failed_jobs.insert(job.to_owned(), failures);
+            }
         }
     }
 
@@ -120,7 +129,7 @@ impl Seen {
 }
 
 /// Returns the seconds of CPU time that a process has used, user and system.
-pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed()))?;
     Ok(Duration::from(clock.now()?).as_secs_f64())
 }
@@ -135,6 +144,10 @@ mod tests {
         seen.read("genkan_swept_rows_total{sweep=\"sessions\"} 500\nprocess_resident_memory_bytes 1000\n");
         seen.read("genkan_swept_rows_total{sweep=\"sessions\"} 900\nprocess_resident_memory_bytes 400\n");
         assert_eq!(seen.sweeps["sessions"].rows, 900);
+        seen.read(
+            "genkan_job_failures_total{job=\"sweep codes\"} 2\ngenkan_job_failures_total{job=\"x\"} 0\n",
+        );
+        assert_eq!(seen.failed_jobs, BTreeMap::from([("sweep codes".to_owned(), 2)]));
         assert!((seen.most_resident - 1000.0).abs() < 0.5 && (seen.resident - 400.0).abs() < 0.5);
     }
 }

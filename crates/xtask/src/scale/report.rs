@@ -41,15 +41,17 @@ pub(super) struct Report {
     pub(super) quiet: Calls,
     pub(super) listing_seconds: f64,
     pub(super) sweeps: BTreeMap<String, Sweep>,
+    /// Rows that each sweep should have removed and did not.
+    pub(super) left: BTreeMap<String, u64>,
+    pub(super) failed_jobs: BTreeMap<String, u64>,
     pub(super) scanned_tables: String,
 }
 
 impl Report {
-    /// Whether calls were made and none failed.
+    /// Whether calls were made and no call and no job failed.
     pub(super) fn is_passed(&self) -> bool {
-        [&self.busy, &self.quiet]
-            .iter()
-            .all(|calls| !calls.is_empty() && calls.values().all(|kind| kind.failures == 0))
+        let is_fine = |calls: &&Calls| !calls.is_empty() && calls.values().all(|kind| kind.failures == 0);
+        self.failed_jobs.is_empty() && [&self.busy, &self.quiet].iter().all(is_fine)
     }
 
     pub(super) fn print(&self) {
@@ -81,6 +83,12 @@ impl Report {
         for (name, Sweep { rows, seconds, .. }) in &self.sweeps {
             println!("  sweep {name:<35} {rows:>9} rows in {seconds:>6.0} s");
         }
+        for (name, rows) in &self.left {
+            println!("  left by sweep {name:<27} {rows:>9} rows");
+        }
+        for (job, failures) in &self.failed_jobs {
+            println!("  FAILED job {job}: {failures} times");
+        }
         if self.sweeps.is_empty() {
             println!("  this Genkan does not count the rows of its sweeps");
         }
@@ -108,5 +116,8 @@ mod tests {
         assert!(passes(calls(0), calls(0)));
         assert!(!passes(calls(1), calls(0)));
         assert!(!passes(Calls::new(), calls(0)));
+        let failed_jobs = BTreeMap::from([("sweep codes".to_owned(), 1)]);
+        let report = Report { busy: calls(0), quiet: calls(0), failed_jobs, ..Report::default() };
+        assert!(!report.is_passed(), "a sweep that fails");
     }
 }
