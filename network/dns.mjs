@@ -5,7 +5,8 @@
 // are answered from the table. For a handle that is not in the table but ends with a zone's suffix
 // (the longest one counts), the server asks the zone's origin for /.well-known/atproto-did with the
 // handle as Host. So every handle that a server under test gives out resolves at once. A questions
-// are answered from the table, and with 127.0.0.1 for names in a zone.
+// are answered from the table, and with 127.0.0.1 for names in a zone. Names that end with
+// `.silent.example.com` get no answer at all.
 //   GET    /records             returns {"<name>": {"txt": ["…"], "a": ["…"]}}
 //   PUT    /records/<name>      {"txt": ["did=did:plc:…"], "a": ["127.0.0.1"]} replaces the whole record
 //   DELETE /records/<name>
@@ -16,6 +17,8 @@ import dgram from 'node:dgram'
 import http from 'node:http'
 import { answerJson, jsonBody, listen, member } from './lib/member.mjs'
 import { answerTo, parseQuestion, TYPE_A, TYPE_TXT } from './lib/dns-message.mjs'
+
+const SILENT = '.silent.example.com'
 
 await member(async ({ dnsPort, port, zones, records: known }) => {
   const records = new Map(Object.entries(known ?? {}))
@@ -37,7 +40,7 @@ await member(async ({ dnsPort, port, zones, records: known }) => {
   const socket = dgram.createSocket('udp4')
   socket.on('message', async (message, from) => {
     const question = parseQuestion(message)
-    if (!question) return
+    if (!question || question.name.toLowerCase().endsWith(SILENT)) return
     const values = await lookUp(question.name.toLowerCase(), question.type).catch(() => null)
     socket.send(answerTo(question, values), from.port, from.address)
   })

@@ -4,8 +4,10 @@
 // of JSON before the operation is acknowledged, and read back at the next start. So the directory
 // can be killed at any moment.
 //
-// It has made-up documents as well: a giant one for each DID that begins with `did:plc:giant`, and a
-// small one for `did:plc:small`.
+// It has made-up documents as well: a giant one for each DID that begins with `did:plc:giant`, a small
+// one for `did:plc:small`, and one with a PDS that no other DID has for `did:plc:other`. There is none
+// for `did:plc:forge`.
+//   GET /made-up   returns {giant, small, other, forge}: how often each kind was asked for
 
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
@@ -81,15 +83,21 @@ class Directory extends MockDatabase {
   }
 }
 
+const asked = { giant: 0, small: 0, other: 0, forge: 0 }
+
 function nullifiedCids(log = []) {
   return log.filter((op) => op.nullified).map((op) => op.cid.toString())
 }
 
 /** Returns the made-up document that a path asks for, if it asks for one. */
 function madeUp(path) {
-  const [, did, kind] = /^\/(did:plc:(giant|small)[a-z2-7]{19})$/.exec(decodeURIComponent(path)) ?? []
+  if (path === '/made-up') return JSON.stringify(asked)
+  const [, did, kind, rest] = /^\/(did:plc:(giant|small|other|forge)([a-z2-7]{19}))(\/.*)?$/.exec(decodeURIComponent(path)) ?? []
   if (!did) return null
-  const service = [{ id: '#atproto_pds', type: 'AtprotoPersonalDataServer', serviceEndpoint: 'http://localhost:1' }]
+  asked[kind]++
+  if (kind === 'forge') return null
+  const serviceEndpoint = kind === 'other' ? `https://${rest}.example.com` : 'http://localhost:1'
+  const service = [{ id: '#atproto_pds', type: 'AtprotoPersonalDataServer', serviceEndpoint }]
   return kind === 'giant' ? giantDocument(did, service) : JSON.stringify({ id: did, service })
 }
 

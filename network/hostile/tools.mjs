@@ -2,7 +2,6 @@
 
 import crypto from 'node:crypto'
 import http from 'node:http'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 
 /** An agent that connects from `address` and keeps its connections. */
@@ -12,6 +11,8 @@ export function agentFrom(address, more = {}) {
 
 /** Sends a request and reads the whole answer: {status, headers, text}. Status 0 is no answer. */
 export function send(agent, url, { method = 'GET', headers = {}, body, timeout = 30_000 } = {}) {
+  // The end of a run has closed the agent's connections, and no others may follow.
+  if (agent.isOver) return Promise.resolve({ status: 0, headers: {}, text: 'the run is over' })
   return new Promise((resolve) => {
     const request = http.request(url, { agent, method, headers, timeout }, (answer) => {
       const chunks = []
@@ -50,17 +51,6 @@ export function fetchWith(agent) {
     if (status === 0) throw new TypeError(text)
     const told = Object.entries(had).flatMap(([name, value]) => [value].flat().map((one) => [name, one]))
     return new Response([204, 304].includes(status) ? null : text, { status, headers: told })
-  }
-}
-
-/** Starts `act` so often per second until the end, unless `atOnce` of them still run. */
-export async function paced(run, perSecond, atOnce, act) {
-  let running = 0
-  for (let next = Date.now(), index = 0; !run.ended; next += 1000 / perSecond) {
-    await sleep(Math.max(next - Date.now(), 0))
-    if (running >= atOnce) continue
-    running++
-    Promise.resolve(act(index++)).catch(() => {}).finally(() => running--)
   }
 }
 

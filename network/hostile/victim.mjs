@@ -1,9 +1,10 @@
-// A person who posts, refreshes a session, makes linked calls and signs in: `node hostile/victim.mjs
-// <world.json>`. Each of the four goes on by itself, from an address of its own.
+// A person who posts, refreshes a session, makes linked calls, reads their own posts and signs in: `node hostile/victim.mjs
+// <world.json>`. Each of the five goes on by itself, from an address of its own.
 //
 // A line `begin` on standard input starts a measurement, and `end` ends it and prints a line
-// {createRecord: {calls, failures: [...], p50, p99}, refreshSession: …, linked: …, signIn: …}, in
-// milliseconds. A call fails if its answer is not 200 or takes over 30 s.
+// {createRecord: {calls, failures: [...], p50, p99}, refreshSession: …, linked: …, ownReads: …, signIn: …}, in
+// milliseconds. A call fails if its answer is not 200 or takes over 30 s. A linked call that is 401
+// fails as well, unless its access token was about to expire.
 
 import fs from 'node:fs'
 import readline from 'node:readline'
@@ -15,9 +16,9 @@ import { agentFrom, fetchFrom, xrpc } from './tools.mjs'
  * In milliseconds. Genkan lets one account make 5 calls per second to an external PDS, and 30
  * sign-ins in 5 minutes.
  */
-const PAUSES = { createRecord: 150, refreshSession: 150, linked: 300, signIn: 12_000 }
-/** One of so many linked calls is a write, of which Genkan allows fewer. */
-const WRITES = 4
+const PAUSES = { createRecord: 150, refreshSession: 150, linked: 300, ownReads: 500, signIn: 12_000 }
+/** Genkan's access tokens live for 5 minutes. An app refreshes those that are older than this. */
+const OLD = 270_000
 const { service, victim, victimLinked } = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))
 fetchFrom('127.0.0.12')
 const record = () => ({ $type: 'app.bsky.feed.post', text: 'as every day', createdAt: new Date().toISOString() })
@@ -25,9 +26,19 @@ const body = (repo) => ({ repo, collection: 'app.bsky.feed.post', record: record
 const app = await OAuthApp.restore(victimLinked.app)
 app.tokens.access_token = victimLinked.app.access
 let { accessJwt, refreshJwt } = victim
+/** When the app got its token. That of the preparation may be old. */
+let tokenSince = 0
 let linkedCalls = 0
+let reads = 0
 
-const [posting, refreshing, signingIn] = ['127.0.0.10', '127.0.0.11', '127.0.0.13'].map((address) => agentFrom(address))
+const [posting, refreshing, signingIn, reading] = ['127.0.0.10', '127.0.0.11', '127.0.0.13', '127.0.0.14'].map((address) => agentFrom(address))
+/** Calls for which Genkan uses the account's credential. There are fewer writes, of which it allows fewer. */
+const LINKED = [
+  () => app.call('com.atproto.repo.createRecord', { body: body(victimLinked.did) }),
+  () => app.call('com.atproto.repo.listMissingBlobs', { query: { limit: 5 } }),
+  () => app.call('com.atproto.sync.getLatestCommit', { query: { did: victimLinked.did } }),
+  () => app.call('com.atproto.repo.listMissingBlobs', { query: { limit: 5 } }),
+]
 const calls = {
   createRecord: () => xrpc(posting, service, 'com.atproto.repo.createRecord', { token: accessJwt, body: body(victim.did) }),
   refreshSession: async () => {
@@ -36,15 +47,22 @@ const calls = {
     return answer
   },
   signIn: () => xrpc(signingIn, service, 'com.atproto.server.createSession', { body: { identifier: victim.handle, password: victim.password } }),
+  // Anybody may make these, so Genkan does not look at the token.
+  ownReads: async () => {
+    const query = (repo) => ({ repo, collection: 'app.bsky.feed.post', limit: 5 })
+    if (reads++ % 2) return xrpc(reading, service, 'com.atproto.repo.listRecords', { token: accessJwt, query: query(victim.did) })
+    const answer = await app.call('com.atproto.repo.listRecords', { query: query(victimLinked.did) }).catch((error) => ({ status: 0, body: String(error) }))
+    return { status: answer.status, text: `linked: ${JSON.stringify(answer.body)}` }
+  },
   linked: async () => {
     const once = () =>
-      (linkedCalls++ % WRITES === 0
-        ? app.call('com.atproto.repo.createRecord', { body: body(victimLinked.did) })
-        : app.call('com.atproto.repo.listRecords', { query: { repo: victimLinked.did, collection: 'app.bsky.feed.post', limit: 5 } })
-      ).catch((error) => ({ status: 0, body: String(error) }))
+      LINKED[linkedCalls++ % LINKED.length]().catch((error) => ({ status: 0, body: String(error) }))
     let answer = await once()
     // An app refreshes when its access token has expired.
-    if (answer.status === 401) answer = await app.refresh().then(once, (error) => ({ status: 401, body: String(error) }))
+    if (answer.status === 401 && Date.now() - tokenSince > OLD) {
+      answer = await app.refresh().then(once, (error) => ({ status: 401, body: String(error) }))
+      tokenSince = Date.now()
+    }
     return { status: answer.status, text: JSON.stringify(answer.body) }
   },
 }

@@ -15,28 +15,30 @@ export class OAuthApp {
   #handle
   #server
 
-  constructor(service, keys, scope, tokens) {
-    Object.assign(this, { service, keys, scope, tokens })
-    this.#client = clientFor(scope)
+  constructor(service, keys, scope, tokens, { client_id, redirect = REDIRECT } = {}) {
+    Object.assign(this, { service, keys, scope, tokens, redirect })
+    this.#client = client_id ? { client_id } : clientFor(scope)
     this.#handle = oauth.DPoP(this.#client, keys)
   }
 
-  static async create(service, scope = SCOPE) {
-    return new OAuthApp(service, await oauth.generateKeyPair('ES256', { extractable: true }), scope)
+  /** With `{client_id, redirect}` the app is one with a document of its own. */
+  static async create(service, scope = SCOPE, published = {}) {
+    return new OAuthApp(service, await oauth.generateKeyPair('ES256', { extractable: true }), scope, undefined, published)
   }
 
   /** Restores an app from what `toJSON` returned. */
-  static async restore({ service, key, scope, refresh }) {
+  static async restore({ service, key, scope, refresh, published }) {
     const algorithm = { name: 'ECDSA', namedCurve: 'P-256' }
     const { d, ...open } = key
     const read = (jwk, use) => crypto.webcrypto.subtle.importKey('jwk', jwk, algorithm, true, [use])
     const keys = { privateKey: await read({ ...key, key_ops: ['sign'] }, 'sign'), publicKey: await read({ ...open, key_ops: ['verify'] }, 'verify') }
-    return new OAuthApp(service, keys, scope, { refresh_token: refresh })
+    return new OAuthApp(service, keys, scope, { refresh_token: refresh }, published)
   }
 
   async toJSON() {
     const key = await crypto.webcrypto.subtle.exportKey('jwk', this.keys.privateKey)
-    return { service: this.service, key, scope: this.scope, refresh: this.tokens.refresh_token }
+    const published = { client_id: this.#client.client_id, redirect: this.redirect }
+    return { service: this.service, key, scope: this.scope, refresh: this.tokens.refresh_token, published }
   }
 
   /** Pushes an authorization request. Returns the URL for the browser and what `finish` needs. */
@@ -44,7 +46,7 @@ export class OAuthApp {
     const [verifier, state] = [oauth.generateRandomCodeVerifier(), oauth.generateRandomState()]
     const parameters = {
       response_type: 'code',
-      redirect_uri: REDIRECT,
+      redirect_uri: this.redirect,
       scope: this.scope,
       state,
       code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
@@ -66,7 +68,7 @@ export class OAuthApp {
     const askedAt = Date.now()
     this.tokens = await this.#withNonce(async (options) =>
       oauth.processAuthorizationCodeResponse(
-        as, this.#client, await oauth.authorizationCodeGrantRequest(as, this.#client, oauth.None(), answered, REDIRECT, verifier, options)))
+        as, this.#client, await oauth.authorizationCodeGrantRequest(as, this.#client, oauth.None(), answered, this.redirect, verifier, options)))
     this.askedAt = askedAt
   }
 

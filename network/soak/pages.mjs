@@ -15,9 +15,12 @@ export class FormBrowser {
   agent = AGENT
   #cookies = new Map()
   #service
+  #agent
 
-  constructor(service, cookies = []) {
+  /** `agent` chooses the address that the browser connects from. */
+  constructor(service, cookies = [], agent) {
     this.#service = service
+    this.#agent = agent
     this.#cookies = new Map(cookies)
   }
 
@@ -153,7 +156,7 @@ export class FormBrowser {
     const isNoted = url.origin === this.#service
     const note = isNoted ? begin(method, url.pathname) : () => {}
     try {
-      const answer = await exchange(url, { method, headers: sent, timeout: 60_000 }, body)
+      const answer = await exchange(url, { method, headers: sent, timeout: 60_000, agent: this.#agent }, body)
       note(answer.status, answer.body)
       this.#keep(url, answer.headers['set-cookie'] ?? [])
       if (isNoted && answer.status >= 400) throw new Error(`${url.pathname}: ${answer.status}`)

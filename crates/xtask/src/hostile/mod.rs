@@ -5,15 +5,19 @@
 //!   session, makes linked calls and signs in, and the attacks.
 //! * `report` compares what the victim saw under an attack with what it saw under harmless load of
 //!   the same volume.
+//! * `arrival` says whether the attack arrived at all, by its answers.
+//! * `machine` gives Genkan a core of its own, and says what an attack costs it.
 //!
 //! Genkan has a core of its own. Attackers connect from other loopback addresses than the victim, so
 //! limits per address act as on the internet.
 
+mod arrival;
+mod machine;
 mod process;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -24,10 +28,11 @@ use crate::arguments::Arguments;
 use crate::network::genkan::{self, Genkan, GenkanOptions};
 use crate::network::{Network, Options, ports};
 use crate::provision::postgres::Postgres;
-use crate::say::line;
+use crate::say::{Step, line};
 use crate::{command, workspace};
+use machine::{Watched, pin};
 use process::Process;
-use report::{Figures, Row, Survivors};
+use report::{Half, Row, Survivors};
 
 pub const USAGE: &str = "\
 cargo xtask hostile [--as user|stranger|both] [--minutes N] [--each SECONDS] [--only TEXT]
@@ -35,26 +40,38 @@ cargo xtask hostile [--as user|stranger|both] [--minutes N] [--each SECONDS] [--
 
   Attack a Genkan on a core of its own, with a reference host and a stand-alone PDS, all on loopback.
   Measure a victim who creates records, refreshes a session, makes linked calls and signs in: under
-  harmless load of the same volume, under each attack by itself, and under all attacks together.
+  harmless load of the same volume, and then for as long under attack. What the victim reads as anybody
+  may is told and not judged.
 
-  Exit with 1 if a call of the victim fails, if its p99 more than doubles, or if an account is deleted
-  by an app password, an app, its host or a date in the past. Print each result.
+  Exit with 1 if a call of the victim fails, if its p99 more than doubles, if it gets through less than
+  half of its calls, or if it made too few calls for a p99 (which takes three minutes). Exit with 1 as
+  well if an attack did not arrive, if something connected to a port where nothing may, if Genkan took
+  256 MiB more memory or has hundreds of metrics more, or if an account is deleted by an app password,
+  an app, its host or at once. Print each result.
 
-  --as user|stranger|both  Attack as a signed-in user, as a stranger without an account, or as one
-                           after the other. [default: both]
+  A run of both takes 25 minutes: two of preparation, and eleven as a stranger and as a user. Give
+  --genkan-binary a release build, because a debug build is too slow for the load. Where the machine
+  has other work, only failures and arrivals say something.
+
+  --as user|stranger|both  Attack as a signed-in user, as a stranger without an account, or first as a
+                           stranger and then as a user. [default: both]
   --minutes N              Let all attacks run together for N minutes. 0 leaves this out. [default: 5]
-  --each SECONDS           Let each attack run by itself for SECONDS. 0 leaves this out. [default: 20]
+  --each SECONDS           Let each attack run by itself for SECONDS first, which makes 30 rows. 0
+                           leaves this out. In a short time only failures and a halved number of calls
+                           are judged. [default: 0]
   --only TEXT              Run only the attacks whose name contains TEXT.
   --genkan-binary FILE     Attack this Genkan instead of compiling one.
   --postgres               Run Genkan on PostgreSQL instead of SQLite.
   --json                   Print the result as JSON, too.";
 
-/// The core of Genkan. Everything else runs on the others.
-const GENKAN_CORE: &str = "0";
 /// Ports of the attackers' server, each of which is a DID of its own.
 const SERVERS: usize = 16;
+/// Names of the origins that never answer. `network/hostile/prepare.mjs` has as many.
+const TARPITS: usize = 64;
+/// The name of the row in which all attacks run.
+const TOGETHER: &str = "all of these together";
 /// What is held by an attack that has ended is free again after this time.
-const BREATH: Duration = Duration::from_secs(12);
+const BREATH: Duration = Duration::from_secs(15);
 
 /// The options of a trial.
 #[derive(Debug)]
@@ -79,20 +96,15 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     }
     std::fs::create_dir_all(&folder)?;
 
-    let server_ports = (0..SERVERS).map(|_| ports::free()).collect::<Result<Vec<_>>>()?;
-    let network = start_network(binary, postgres.as_ref(), &server_ports, &folder)?;
+    machine::other_cores()?;
+    let places = Places::choose()?;
+    let network = start_network(binary, postgres.as_ref(), &places, &folder)?;
     let genkan = network.genkan().context("the network has a Genkan")?;
     // With the configuration as its first line, as every member of the network.
-    let (server, said) = Process::start(
-        &network,
-        "server",
-        "hostile/server.mjs",
-        None,
-        &folder,
-        Some(&json!({ "ports": server_ports })),
-    )?;
-    let world = prepare(&network, genkan, &said, &folder)?;
-    pin(&network)?;
+    let (server, said) =
+        Process::start(&network, "server", "hostile/server.mjs", None, &folder, Some(&places.settings()))?;
+    let world = prepare(&network, genkan, &said, &places, &folder)?;
+    pin(&network, postgres.as_ref())?;
     let trial = Trial::start(&network, &world, &folder)?;
     let (rows, survivors) = trial.run(&settings)?;
     drop(server);
@@ -104,7 +116,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
 impl Settings {
     fn read(arguments: &mut Arguments) -> Result<Self> {
         let roles = match arguments.option("--as")?.as_deref() {
-            None | Some("both") => vec!["user", "stranger"],
+            None | Some("both") => vec!["stranger", "user"],
             Some("user") => vec!["user"],
             Some("stranger") => vec!["stranger"],
             Some(other) => bail!("{other} is not user, stranger or both"),
@@ -115,24 +127,62 @@ impl Settings {
         Ok(Self {
             roles,
             together: Duration::from_secs(60 * seconds(arguments.number("--minutes")?, 5)?),
-            each: Duration::from_secs(seconds(arguments.number("--each")?, 20)?),
+            each: Duration::from_secs(seconds(arguments.number("--each")?, 0)?),
             only: arguments.option("--only")?.unwrap_or_default(),
             json: arguments.flag("--json"),
         })
     }
 }
 
+/// Where the attackers' servers listen.
+#[derive(Debug)]
+struct Places {
+    ports: Vec<u16>,
+    /// It accepts connections and says nothing.
+    silent_port: u16,
+    /// Nothing may connect to it: Genkan does not have it among its private origins.
+    trap_port: u16,
+    /// Nothing listens there, as at a host that is down.
+    closed_port: u16,
+}
+
+impl Places {
+    fn choose() -> Result<Self> {
+        Ok(Self {
+            ports: (0..SERVERS).map(|_| ports::free()).collect::<Result<_>>()?,
+            silent_port: ports::free()?,
+            trap_port: ports::free()?,
+            closed_port: ports::free()?,
+        })
+    }
+
+    fn settings(&self) -> Value {
+        json!({ "ports": self.ports, "silentPort": self.silent_port, "trapPort": self.trap_port })
+    }
+
+    fn closed_origin(&self) -> String {
+        format!("http://localhost:{}", self.closed_port)
+    }
+
+    /// The origins that Genkan may connect to although they are at loopback.
+    fn private_origins(&self) -> Vec<String> {
+        let servers = self.ports.iter().map(|port| format!("http://localhost:{port}"));
+        let tarpits = (0..TARPITS).map(|index| format!("https://t{index}.example.com:{}", self.silent_port));
+        servers.chain(tarpits).chain([self.closed_origin()]).collect()
+    }
+}
+
 fn start_network(
     binary: PathBuf,
     postgres: Option<&Postgres>,
-    server_ports: &[u16],
+    places: &Places,
     folder: &Path,
 ) -> Result<Network> {
     let settings = [("GENKAN_WORKERS", "1"), ("GENKAN_RATE_CREATE_ACCOUNT", "1000/5m")];
     let genkan = GenkanOptions {
         database_url: postgres.map(Postgres::url),
         settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-        private_origins: server_ports.iter().map(|port| format!("http://localhost:{port}")).collect(),
+        private_origins: places.private_origins(),
         ..GenkanOptions::new(binary)
     };
     // One host, so that the attacker's account lives where the victim's does.
@@ -141,9 +191,22 @@ fn start_network(
 }
 
 /// Makes the accounts and documents of the trial, and returns the file that describes them.
-fn prepare(network: &Network, genkan: &Genkan, server: &Value, folder: &Path) -> Result<PathBuf> {
+fn prepare(
+    network: &Network,
+    genkan: &Genkan,
+    server: &Value,
+    places: &Places,
+    folder: &Path,
+) -> Result<PathBuf> {
+    let step = Step::start("accounts and documents");
     let file = folder.join("prepare.json");
-    std::fs::write(&file, json!({ "map": network.map(), "server": server }).to_string())?;
+    let settings = json!({
+        "map": network.map(),
+        "server": server,
+        "silentPort": places.silent_port,
+        "closedOrigin": places.closed_origin(),
+    });
+    std::fs::write(&file, settings.to_string())?;
     let said = command::run(&mut process::program(network, "hostile/prepare.mjs", Some(&file))?)?;
     let mut world: Value = serde_json::from_str(&said).context("reading what was prepared")?;
     if let Some(world) = world.as_object_mut() {
@@ -151,24 +214,8 @@ fn prepare(network: &Network, genkan: &Genkan, server: &Value, folder: &Path) ->
     }
     let file = folder.join("world.json");
     std::fs::write(&file, world.to_string())?;
+    step.done("");
     Ok(file)
-}
-
-/// Gives Genkan a core of its own, and everything else of the network the other cores.
-fn pin(network: &Network) -> Result<()> {
-    for name in network.members().names() {
-        let Some(pid) = network.members().get(name)?.pid() else { continue };
-        let cores = if name == "genkan" { GENKAN_CORE.to_owned() } else { other_cores() };
-        let mut pin = Command::new("taskset");
-        // All threads: a thread that runs already keeps the cores of its own.
-        command::run(pin.args(["--all-tasks", "--cpu-list", "--pid", &cores, &pid.to_string()]))?;
-    }
-    Ok(())
-}
-
-fn other_cores() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if cores > 1 { format!("1-{}", cores - 1) } else { GENKAN_CORE.to_owned() }
 }
 
 /// The victim and the attackers.
@@ -176,6 +223,7 @@ struct Trial {
     victim: Process,
     attacker: Process,
     names: Value,
+    genkan: Watched,
 }
 
 impl Trial {
@@ -185,7 +233,7 @@ impl Trial {
         let (victim, _) = start("victim", "hostile/victim.mjs")?;
         let (attacker, said) = start("attacks", "hostile/attacks.mjs")?;
         let names = said.get("names").cloned().context("the attacks say their names")?;
-        Ok(Self { victim, attacker, names })
+        Ok(Self { victim, attacker, names, genkan: Watched::new(network)? })
     }
 
     fn run(mut self, settings: &Settings) -> Result<(Vec<Row>, Survivors)> {
@@ -200,18 +248,11 @@ impl Trial {
             if !settings.each.is_zero() {
                 for name in &chosen {
                     let one = std::slice::from_ref(name);
-                    rows.push(self.compare(role, name, one, settings.each, settings.each)?);
+                    rows.push(self.compare(role, name, one, settings.each)?);
                 }
             }
             if !settings.together.is_zero() {
-                let harmless = (settings.together / 3).max(Duration::from_secs(20));
-                rows.push(self.compare(
-                    role,
-                    "all of these together",
-                    &chosen,
-                    harmless,
-                    settings.together,
-                )?);
+                rows.push(self.compare(role, TOGETHER, &chosen, settings.together)?);
             }
         }
         if rows.is_empty() {
@@ -224,34 +265,29 @@ impl Trial {
     }
 
     /// Runs some attacks as harmless load, and then as attacks.
-    fn compare(
-        &mut self,
-        role: &str,
-        name: &str,
-        attacks: &[String],
-        harmless_for: Duration,
-        harmful_for: Duration,
-    ) -> Result<Row> {
-        let (harmless, _) = self.measure(attacks, false, harmless_for)?;
-        let (harmful, told) = self.measure(attacks, true, harmful_for)?;
-        let row = Row { role: role.to_owned(), name: name.to_owned(), harmless, harmful, answers: told };
+    fn compare(&mut self, role: &str, name: &str, attacks: &[String], length: Duration) -> Result<Row> {
+        let harmless = self.measure(attacks, false, length)?;
+        let harmful = self.measure(attacks, true, length)?;
+        let is_long = name == TOGETHER;
+        let row = Row { role: role.to_owned(), name: name.to_owned(), is_long, harmless, harmful };
         line(&format!("  {}", row.summary()));
         Ok(row)
     }
 
-    fn measure(&mut self, attacks: &[String], harmful: bool, length: Duration) -> Result<(Figures, Value)> {
-        self.attacker.say(&json!({ "attacks": attacks, "harmful": harmful }).to_string())?;
-        sleep(Duration::from_secs(2));
+    fn measure(&mut self, attacks: &[String], harmful: bool, length: Duration) -> Result<Half> {
+        // It is measured already when the attack begins, whose first burst may be the worst.
         self.victim.say("begin")?;
-        sleep(length);
+        sleep(Duration::from_secs(1));
+        self.attacker.say(&json!({ "attacks": attacks, "harmful": harmful }).to_string())?;
+        let cost = self.genkan.wait(length)?;
         self.victim.say("end")?;
         // Its calls end while the attack goes on, so that a call that hangs is seen.
-        let figures = serde_json::from_value(self.victim.line()?).context("reading the victim's figures")?;
+        let victim = serde_json::from_value(self.victim.line()?).context("reading the victim's figures")?;
         self.attacker.say("stop")?;
-        let told = self.attacker.line()?;
+        let told = serde_json::from_value(self.attacker.line()?).context("reading what the attacks tell")?;
         if harmful {
             sleep(BREATH);
         }
-        Ok((figures, told))
+        Ok(Half { victim, told, cost })
     }
 }

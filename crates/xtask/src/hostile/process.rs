@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::other_cores;
+use super::machine::other_cores;
 use crate::network::Network;
 use crate::{guard, workspace};
 
@@ -73,7 +73,7 @@ impl Drop for Process {
 pub(super) fn program(network: &Network, script: &str, argument: Option<&Path>) -> Result<Command> {
     let node = network.map().get("node").and_then(Value::as_str).context("the map names Node")?;
     let mut command = Command::new("taskset");
-    command.args(["--cpu-list", &other_cores(), node, script]).args(argument);
+    command.args(["--cpu-list", &other_cores()?, node, script]).args(argument);
     let authority = network.map().pointer("/app/authorityFile").and_then(Value::as_str);
     command.env("NODE_EXTRA_CA_CERTS", authority.unwrap_or_default());
     command.current_dir(workspace::network());

@@ -123,6 +123,11 @@ impl Postgres {
         Ok(texts)
     }
 
+    /// The process id of the server, whose children are its sessions and helpers.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn wait_until_ready(&mut self, data: &Path) -> Result<()> {
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(30) {
