@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::accounts::testing::{add, new_account};
     use crate::accounts::{Accounts, note_change, reserve_handle, take_reserved_handle};
-    use crate::base::Clock;
+    use crate::base::{Clock, assert_weighs};
     use crate::db::audit::Actor;
     use crate::db::on_each_database;
 
@@ -119,6 +119,18 @@ mod tests {
     fn accounts(db: &Db) -> (Accounts, Feed) {
         let feed = Feed::new(db.clone());
         (Accounts::new(db.clone(), Clock::of_process(), &feed), feed)
+    }
+
+    #[test]
+    fn a_home_weighs_its_texts() {
+        let home = |did: &str, handle: &str| Home {
+            did: did.parse().unwrap(),
+            handle: handle.parse().unwrap(),
+            host: "oak".into(),
+            standing: Standing::Active,
+        };
+        assert_weighs(|length| home(&format!("did:web:{}", "a".repeat(length)), "ann.test"));
+        assert_weighs(|length| home("did:plc:ann", &format!("{}ann.test", "a.".repeat(length / 2))));
     }
 
     async fn a_change_is_seen_at_once(db: Db) {

@@ -64,6 +64,15 @@ const ALLOCATION: usize = 16;
 const SHARD: usize = 1 << 20;
 const MOST_SHARDS: usize = 64;
 
+/// Requires that a value weighs at least what a text in it takes. `with` makes the value with a text
+/// of so many bytes.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn assert_weighs<V: Weigh>(with: impl Fn(usize) -> V) {
+    let (short, long) = (with(1).heap_bytes(), with(201).heap_bytes());
+    assert!(long >= short + 200, "with a text of one byte {short}, and with one of 201 bytes {long}");
+}
+
 /// Implements [`Weigh`] for types without memory on the heap.
 macro_rules! on_the_stack {
     ($($type:ty),*) => { $(
@@ -161,6 +170,32 @@ mod tests {
             // It is used, too, but for entries of more than a shard.
             assert!(taken >= BOUND / 4 || size >= 1 << 20, "{size}: {taken}");
         }
+    }
+
+    /// A text of about this length, of short labels.
+    fn labels(length: usize) -> String {
+        format!("{}example.com", "a.".repeat(length / 2))
+    }
+
+    #[test]
+    fn texts_weigh_what_they_take_wherever_they_are() {
+        assert_weighs(|length| "x".repeat(length));
+        assert_weighs(|length| Box::<str>::from("x".repeat(length)));
+        assert_weighs(|length| Arc::<str>::from("x".repeat(length)));
+        assert_weighs(|length| format!("did:web:{}", labels(length)).parse::<Did>().unwrap());
+        assert_weighs(|length| labels(length).parse::<Handle>().unwrap());
+        // The text and the authority.
+        assert_weighs(|length| format!("https://{}", labels(length / 2)).parse::<Origin>().unwrap());
+        assert_weighs(|length| Some("x".repeat(length)));
+        assert_weighs(|length| Ok::<_, u8>("x".repeat(length)));
+        assert_weighs(|length| Err::<u8, _>("x".repeat(length)));
+        assert_weighs(|length| Arc::new("x".repeat(length)));
+        assert_weighs(|length| ("x".repeat(length), 0_u8));
+        assert_weighs(|length| (0_u8, "x".repeat(length)));
+        let address = std::net::IpAddr::from([127, 0, 0, 1]);
+        assert_weighs(|length| Arc::<[std::net::IpAddr]>::from(vec![address; length / 16]));
+        let room_to_spare = String::with_capacity(1000);
+        assert!(room_to_spare.heap_bytes() >= 1000);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) mod single_flight;
 mod timestamp;
 mod waiting_client;
 
+#[cfg(test)]
+pub(crate) use byte_cache::assert_weighs;
 pub(crate) use byte_cache::{ByteCache, Weigh, allocation, byte_cache};
 pub use clock::Clock;
 pub use genkan_protocol::origin::Origin;

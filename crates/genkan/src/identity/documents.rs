@@ -207,14 +207,15 @@ const FACTS_TYPICAL: usize = 700;
 #[cfg(test)]
 mod tests {
     use genkan_protocol::crypto::K256PrivateKey;
+    use genkan_protocol::json_bounds::MAX_VALUES;
     use genkan_protocol::plc;
     use genkan_testing::{FakeDirectory, FakeSite, Trouble};
     use serde_json::json;
 
     use super::*;
-    use crate::base::Origin;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
+    use crate::base::{Origin, assert_weighs};
 
     async fn documents(directory: Directory, listed: Vec<Origin>) -> Documents {
         let dns = TestDns::start(|_, _| Reply::NoSuchName).await;
@@ -276,6 +277,21 @@ mod tests {
         assert!(matches!(resolve("did:key:z6Mk").await, Err(Error::Unsupported(_))));
     }
 
+    #[test]
+    fn documents_weigh_what_is_kept_of_them() {
+        let labels = |length: usize| format!("{}example.com", "a.".repeat(length / 2));
+        let facts_of = |did: &str, handle: &str, pds: &str| AccountFacts {
+            id: did.parse().unwrap(),
+            handle: Some(handle.parse().unwrap()),
+            pds: Ok(pds.parse().unwrap()),
+            signing_key: None,
+        };
+        let (did, handle, pds) = ("did:plc:ann", "ann.test", "https://pds.example.com");
+        assert_weighs(|length| facts_of(&format!("did:web:{}", labels(length)), handle, pds));
+        assert_weighs(|length| facts_of(did, &labels(length), pds));
+        assert_weighs(|length| facts_of(did, handle, &format!("https://{}", labels(length))));
+    }
+
     /// The memory of this process, in bytes.
     #[cfg(target_os = "linux")]
     fn resident() -> usize {
@@ -312,6 +328,33 @@ mod tests {
             site.put("/.well-known/did.json", 404, "text/plain", "");
         }
         assert!(sites.len() > 1);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 32 << 20, "{} MiB", grown >> 20);
+    }
+
+    /// As trees, they would take some 10 MiB each.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn of_documents_just_within_the_bounds_no_tree_is_kept() {
+        let directory = FakeDirectory::start().await;
+        let mut sites = Vec::new();
+        for _ in 0..8 {
+            sites.push(FakeSite::start().await);
+        }
+        let listed = sites.iter().map(|site| site.localhost_url().parse().unwrap()).collect();
+        let documents = documents(Directory::of(&directory), listed).await;
+        // 29 objects, one in another.
+        let nested = format!("{}0{}", r#"{"a":"#.repeat(29), "}".repeat(29));
+        let before = resident();
+        for site in &sites {
+            let did = format!("did:web:localhost%3A{}", site.address().port());
+            let many = vec![&*nested; MAX_VALUES / 30 - 1].join(",");
+            let page = format!(r#"{{"id":"{did}","more":[{many}]}}"#);
+            site.put("/.well-known/did.json", 200, "application/json", &page);
+            let did: Did = did.parse().unwrap();
+            documents.resolve(&did, Freshness::Remembered).await.unwrap();
+            documents.fetch_whole(&did).await.unwrap();
+        }
         let grown = resident().saturating_sub(before);
         assert!(grown < 32 << 20, "{} MiB", grown >> 20);
     }

@@ -155,7 +155,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::base::ManualClock;
+    use crate::base::{ManualClock, assert_weighs};
 
     struct Trial {
         memory: LookupCache<u32>,
@@ -193,6 +193,16 @@ mod tests {
 
     fn trouble() -> Outcome<u32> {
         Err(Error::Passing("away".into()))
+    }
+
+    #[test]
+    fn an_entry_weighs_what_was_found_or_why_nothing_was() {
+        let entry = |outcome| Entry { outcome, at: Timestamp::from_seconds(1) };
+        let text = |length| Arc::<str>::from("x".repeat(length));
+        assert_weighs(|length| entry(Ok(text(length))));
+        assert_weighs(|length| entry(Err(Error::Unsupported(text(length)))));
+        assert_weighs(|length| entry(Err(Error::Unusable(text(length)))));
+        assert_weighs(|length| entry(Err(Error::Passing(text(length)))));
     }
 
     #[tokio::test]

@@ -181,6 +181,7 @@ impl fmt::Debug for SignedCall<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::assert_weighs;
 
     const START: Timestamp = Timestamp::from_seconds(1_000_000);
 
@@ -196,6 +197,20 @@ mod tests {
         assert!((300 - 72..=300 - 48).contains(&due("x", 300)));
         assert_eq!(due("x", 60), 30, "one that lives a minute is not always due");
         assert_eq!(due_at(&"x".into(), 1, START, None), None);
+    }
+
+    #[test]
+    fn a_credential_weighs_its_texts_and_what_its_key_keeps() {
+        let of = |link: &str, did: &str, pds: &str, token: &str| {
+            Credential::for_tests(link, &did.parse().unwrap(), &pds.parse().unwrap(), 1, token)
+        };
+        let (did, pds) = ("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "https://pds.example.com");
+        assert_weighs(|length| of(&"x".repeat(length), did, pds, "t"));
+        assert_weighs(|length| of("x", &format!("did:web:{}", "a".repeat(length)), pds, "t"));
+        assert_weighs(|length| of("x", did, &format!("https://{}example.com", "a.".repeat(length / 2)), "t"));
+        assert_weighs(|length| of("x", did, pds, &"t".repeat(length)));
+        let texts = did.len() + 2 * pds.len() + ath("t").len();
+        assert!(of("x", did, pds, "t").heap_bytes() >= texts + PROOF_KEY);
     }
 
     #[test]

@@ -69,6 +69,13 @@ const TYPICAL: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::assert_weighs;
+
+    #[test]
+    fn a_nonce_weighs_its_text() {
+        let at = Timestamp::from_seconds(1);
+        assert_weighs(|length| LinkNonce { nonce: "n".repeat(length).into(), at });
+    }
 
     #[test]
     fn a_session_has_its_own_nonce_and_else_the_newest_of_the_origin() {

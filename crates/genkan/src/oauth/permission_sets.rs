@@ -478,7 +478,7 @@ mod tests {
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
     use crate::base::seal::Sealer;
-    use crate::base::{ManualClock, Origin, Secret};
+    use crate::base::{ManualClock, Origin, Secret, assert_weighs};
     use crate::db::feed::Feed;
     use crate::db::on_each_database;
     use crate::fleet::testing::add_host_of_origin;
@@ -603,6 +603,13 @@ mod tests {
     }
 
     const SCOPE: &str = "atproto include:org.example.set";
+
+    #[test]
+    fn a_set_weighs_its_document_and_its_problem() {
+        let now = Timestamp::from_seconds(1);
+        assert_weighs(|length| result_of(&Ok("x".repeat(length)), now));
+        assert_weighs(|length| result_of(&Err("x".repeat(length)), now));
+    }
 
     async fn a_stored_set_serves_while_its_author_is_away(db: Db) {
         let harness = PermissionSetHarness::new(db.clone()).await;

@@ -28,3 +28,22 @@ impl Weigh for Caller {
         self.did.heap_bytes() + self.session.heap_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::assert_weighs;
+
+    #[test]
+    fn a_caller_weighs_its_texts() {
+        let caller = |did: &str, session: &str| Caller {
+            did: did.parse().unwrap(),
+            audience: "oak".into(),
+            scope: Scope::Access,
+            session: session.into(),
+            expires_at: Timestamp::from_millis(0),
+        };
+        assert_weighs(|length| caller(&format!("did:web:{}", "a".repeat(length)), "s"));
+        assert_weighs(|length| caller("did:plc:ann", &"s".repeat(length)));
+    }
+}

@@ -107,3 +107,23 @@ impl Cache {
 
 /// The memory of a document or operation, which have about 1 KiB each.
 const TYPICAL: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn large_pages_make_the_cache_no_larger_than_its_bound() {
+        const ENTRIES: usize = 1024;
+        let cache = Cache::new(Clock::of_process(), ENTRIES, Duration::from_mins(1));
+        for number in 0..100 {
+            let did = format!("did:plc:{number:a>24}");
+            let body = Bytes::from("x".repeat(200 << 10));
+            let page = Page { status: StatusCode::OK, media_type: None, body };
+            cache.get(&did, did.clone(), std::future::ready(page)).await;
+        }
+        let kept: usize = cache.pages.iter().map(|(_, (_, page))| page.body.len()).sum();
+        // The buffer that a body was read into may be twice as large.
+        assert!(kept > 0 && 2 * kept <= ENTRIES * TYPICAL, "{kept}");
+    }
+}

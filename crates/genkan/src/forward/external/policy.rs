@@ -250,3 +250,17 @@ const CHECKED_FOR: Duration = Duration::from_secs(30);
 /// Some 10 000 names with a few addresses each.
 const NAMES_BYTES: usize = 8 << 20;
 const NAMES_TYPICAL: usize = 700;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::assert_weighs;
+
+    #[test]
+    fn a_checked_origin_weighs_its_addresses() {
+        assert_weighs(|bytes| CheckedOrigin {
+            outcome: Ok(vec![IpAddr::from([127, 0, 0, 1]); bytes / 16].into()),
+            at: monotonic_now(),
+        });
+    }
+}

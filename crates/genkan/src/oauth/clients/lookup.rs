@@ -452,3 +452,35 @@ const BYTES: usize = 32 << 20;
 const TYPICAL: usize = 16 << 10;
 const FRESH: Duration = Duration::from_mins(10);
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use genkan_protocol::crypto::P256PrivateKey;
+    use genkan_protocol::oauth::jwk::Jwk;
+    use genkan_protocol::oauth::jws::Algorithm;
+    use genkan_protocol::oauth::redirect_uri::RedirectUri;
+
+    use super::*;
+    use crate::base::assert_weighs;
+
+    #[test]
+    fn a_document_weighs_what_its_text_and_its_lists_take() {
+        let at = Timestamp::from_seconds(1);
+        let of = |set: JwkSet, length| CachedDocument { value: Arc::new(set), length, at, asked_at: at };
+        assert_weighs(|length| of(JwkSet::default(), length));
+        let key = Jwk::of(&P256PrivateKey::from_bytes(&[5; 32]).unwrap().public());
+        let set = JwkSet { keys: vec![key; JwkSet::MAX_KEYS] };
+        let bytes_of_keys = set.keys.len() * size_of::<Jwk>();
+        assert!(of(set.clone(), 0).heap_bytes() >= bytes_of_keys);
+
+        let id = ClientId::parse("http://localhost", &[]).unwrap();
+        let mut client = ClientMetadata::of_development(&id).unwrap();
+        let redirect = client.redirect_uris.pop().unwrap();
+        client.redirect_uris = vec![redirect; ClientMetadata::MAX_REDIRECTS];
+        let bytes_of_redirects = client.redirect_uris.len() * size_of::<RedirectUri>();
+        assert!(client.heap_bytes() >= bytes_of_redirects);
+        client.authentication =
+            Authentication::PrivateKeyJwt { alg: Algorithm::Es256, keys: Keys::Here(set) };
+        assert!(client.heap_bytes() >= bytes_of_redirects + bytes_of_keys);
+    }
+}

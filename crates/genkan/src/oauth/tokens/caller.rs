@@ -126,3 +126,32 @@ impl AccessError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::assert_weighs;
+
+    #[test]
+    fn a_caller_weighs_its_texts_and_the_token_that_goes_to_its_host() {
+        let caller = || GrantCaller::for_tests("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "oak");
+        assert_weighs(|length| {
+            let did = format!("did:web:{}.example.com", "a".repeat(length));
+            GrantCaller::for_tests(&did, "oak")
+        });
+        assert_weighs(|length| GrantCaller { client_id: "x".repeat(length), ..caller() });
+        assert_weighs(|length| GrantCaller { grant: "x".repeat(length).into(), ..caller() });
+        assert_weighs(|length| {
+            let scope = ExpandedScope::for_tests(&"x".repeat(length));
+            // A short scope is shared with the claim of the token.
+            GrantCaller { written: scope.written(), scope, ..caller() }
+        });
+        assert_weighs(|length| {
+            let written = TokenScope::of_claim(&format!("ref:{}", "x".repeat(length)));
+            GrantCaller { written, ..caller() }
+        });
+        // The token for the host has the scope in Base64.
+        let long = GrantCaller { written: TokenScope::of_claim(&"x".repeat(3000)), ..caller() };
+        assert!(long.heap_bytes() >= caller().heap_bytes() + 3900);
+    }
+}

@@ -52,3 +52,26 @@ fn digest(token: &str) -> [u8; 32] {
 const BYTES: usize = 64 << 20;
 /// The memory of a token with a scope of a few values, and of the token that goes to its host.
 const TYPICAL: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::testing::Fresh;
+    use crate::oauth::scope::ExpandedScope;
+
+    #[tokio::test]
+    async fn callers_with_large_scopes_make_the_cache_no_larger_than_its_bound() {
+        let fresh = Fresh::sqlite().await;
+        let tokens = VerifiedTokens::new(&Feed::new(fresh.db.clone()));
+        let names: Vec<String> = (0..400).map(|number| format!("token {number}")).collect();
+        for name in &names {
+            let scope = ExpandedScope::for_tests(&"x".repeat(256 << 10));
+            let caller = GrantCaller::for_tests("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "oak");
+            let reading = tokens.begin();
+            tokens.remember(name, &Arc::new(GrantCaller { scope, ..caller }), reading);
+        }
+        let callers = names.iter().filter_map(|name| tokens.get(name));
+        let kept: usize = callers.map(|caller| caller.scope.as_str().len()).sum();
+        assert!(kept > 0 && kept <= BYTES, "{kept}");
+    }
+}
