@@ -71,6 +71,47 @@ async fn waiting_calls_leave_by_themselves() {
     }
 }
 
+/// Runs a future to its end, and counts how often it was polled.
+async fn counting_polls<T>(future: impl Future<Output = T>) -> (T, usize) {
+    let mut future = std::pin::pin!(future);
+    let mut polls = 0;
+    let outcome = std::future::poll_fn(|context| {
+        polls += 1;
+        future.as_mut().poll(context)
+    })
+    .await;
+    (outcome, polls)
+}
+
+/// With many calls that wait, each look at the queue costs a lock and time of the thread.
+#[tokio::test]
+async fn waiting_calls_and_the_task_that_admits_them_sleep_until_a_turn_is_due() {
+    let fair = budgets(RULES);
+    use_half(&fair).await;
+    let host = fair.host(&pds(), CallClass::Linked).unwrap();
+    // The test drives the queue itself.
+    host.lock().is_driven = true;
+    let waiting = ['a', 'b', 'c', 'd'].map(|letter| {
+        let fair = fair.clone();
+        tokio::spawn(async move {
+            counting_polls(fair.admit(&pds(), &account(letter), CallKind::Read)).await
+        })
+    });
+    // On a machine that stood still a turn may be due at once.
+    let gone = || waiting.iter().filter(|call| call.is_finished()).count();
+    while host.lock().waiting() + gone() < waiting.len() {
+        tokio::task::yield_now().await;
+    }
+    // The turns are 200 ms apart.
+    let driver = admit_waiting(Arc::clone(&host), LiveReplicas::one(), RULES.wait);
+    let ((), polls) = counting_polls(driver).await;
+    assert!(polls <= 2 * waiting.len(), "{polls}");
+    for call in waiting {
+        let (outcome, polls) = call.await.unwrap();
+        assert!(outcome.is_ok() && polls <= 3, "{outcome:?} {polls}");
+    }
+}
+
 #[tokio::test]
 async fn waiting_calls_leave_when_the_pds_says_that_more_are_left() {
     let fair = budgets(LONG);
