@@ -209,7 +209,7 @@ mod tests {
     use genkan_protocol::crypto::K256PrivateKey;
     use genkan_protocol::json_bounds::MAX_VALUES;
     use genkan_protocol::plc;
-    use genkan_testing::{FakeDirectory, FakeSite, Trouble};
+    use genkan_testing::{FakeDirectory, FakeSite, Gate, Trouble};
     use serde_json::json;
 
     use super::*;
@@ -275,6 +275,21 @@ mod tests {
         assert!(matches!(resolve("did:web:example.com:user:alice").await, Err(Error::Unusable(_))));
         assert_eq!(resolve("did:web:nobody.example.com").await, Err(Error::NotFound("name")));
         assert!(matches!(resolve("did:key:z6Mk").await, Err(Error::Unsupported(_))));
+    }
+
+    #[tokio::test]
+    async fn a_web_did_waits_for_no_place_of_other_calls() {
+        let (directory, site, gate) = (FakeDirectory::start().await, FakeSite::start().await, Gate::closed());
+        let origin = site.localhost_url();
+        let documents = documents(Directory::of(&directory), vec![origin.parse().unwrap()]).await;
+        site.trouble("/hang", Trouble::Held(gate.clone()));
+        let url = format!("{origin}/hang");
+        documents.sources.guarded.take_places(Pool::Other, 8, &url, || site.asked("/hang")).await;
+        let did = format!("did:web:localhost%3A{}", site.address().port());
+        site.put("/.well-known/did.json", 200, "application/json", json!({ "id": did }).to_string());
+        let resolved = documents.resolve(&did.parse().unwrap(), Freshness::Asked).await;
+        assert!(resolved.is_ok(), "{resolved:?}");
+        gate.open();
     }
 
     #[test]

@@ -130,7 +130,7 @@ const TYPICAL: usize = 400;
 
 #[cfg(test)]
 mod tests {
-    use genkan_testing::FakeSite;
+    use genkan_testing::{FakeSite, Gate, Trouble};
 
     use super::*;
     use crate::base::fetch::test_dns::{Reply, TestDns};
@@ -171,6 +171,32 @@ mod tests {
         let special =
             resolve("printer.local", |_| Reply::texts(&[&["did=did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"]])).await;
         assert_eq!(special, Err(Error::NotFound("handle")));
+    }
+
+    /// The whole pool of other calls is in use, and not only a server's share of it.
+    #[tokio::test]
+    async fn a_handle_waits_for_no_place_of_other_calls() {
+        let (mut sites, gate) = (Vec::new(), Gate::closed());
+        for _ in 0..8 {
+            let site = FakeSite::start().await;
+            site.trouble("/hang", Trouble::Held(gate.clone()));
+            sites.push(site);
+        }
+        let listed = sites.iter().map(|site| site.localhost_url().parse().unwrap()).collect();
+        let dns = TestDns::start(|_, _| Reply::texts(&[&["did=", DID]])).await;
+        let guarded = GuardedClient::new(
+            Dns::new(&[dns.address()]).unwrap(),
+            tls::client_config(None).unwrap(),
+            listed,
+        );
+        for site in &sites {
+            let url = format!("{}/hang", site.localhost_url());
+            guarded.take_places(Pool::Other, 8, &url, || site.asked("/hang")).await;
+        }
+        let handles = Handles::new(&guarded, Clock::of_process(), Duration::from_secs(5));
+        let found = handles.resolve(&"alice.example.com".parse().unwrap(), Freshness::Asked).await;
+        assert_eq!(found.unwrap().as_str(), DID);
+        gate.open();
     }
 
     #[test]

@@ -478,7 +478,7 @@ mod tests {
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
     use crate::base::seal::Sealer;
-    use crate::base::{ManualClock, Origin, Secret, assert_weighs};
+    use crate::base::{ManualClock, Origin, Secret, assert_weighs, monotonic_now};
     use crate::db::feed::Feed;
     use crate::db::on_each_database;
     use crate::fleet::testing::add_host_of_origin;
@@ -490,6 +490,8 @@ mod tests {
         a_set_that_is_not_proved_is_refused,
         the_sets_of_one_request_are_resolved_together,
         a_set_on_a_host_of_the_fleet_is_read_there,
+        silent_authors_cost_five_seconds_in_all,
+        a_set_waits_for_no_place_of_other_calls,
         a_good_copy_is_not_held_up_by_a_silent_author,
         over_the_budget_sets_are_used_and_not_stored,
         a_failed_lookup_throws_no_good_copy_away,
@@ -507,7 +509,7 @@ mod tests {
         db: Db,
         did: Did,
         key: K256PrivateKey,
-        _directory: FakeDirectory,
+        directory: FakeDirectory,
     }
 
     impl PermissionSetHarness {
@@ -558,7 +560,7 @@ mod tests {
                 &documents,
                 &guarded,
             );
-            Self { sets, clock, dns, site, fleet, db, did, key, _directory: directory }
+            Self { sets, clock, dns, site, fleet, db, did, key, directory }
         }
 
         /// Publishes a set of this name under `com.example`, and returns a scope with it.
@@ -676,6 +678,33 @@ mod tests {
         };
         let (refused, ()) = tokio::join!(harness.refused(&scope), all);
         assert!(refused.contains("the proof is malformed"), "{refused}");
+    }
+
+    async fn silent_authors_cost_five_seconds_in_all(db: Db) {
+        let harness = PermissionSetHarness::new(db).await;
+        // The records are asked for when some of the time has passed. A limit of their own would end
+        // later than that of the whole lookup, and for another reason.
+        harness.directory.trouble("document", Trouble::Slow(Duration::from_millis(300)));
+        harness.site.trouble(RECORD, Trouble::Silent);
+        let many: Vec<String> = (0..6).map(|number| format!("include:com.example.set{number}")).collect();
+        let began = monotonic_now();
+        let refused = harness.refused(&format!("atproto {}", many.join(" "))).await;
+        assert!(refused.ends_with("it was not resolved in time"), "{refused}");
+        assert_eq!(harness.site.asked(RECORD), 6);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+
+    async fn a_set_waits_for_no_place_of_other_calls(db: Db) {
+        let (harness, gate) = (PermissionSetHarness::new(db).await, Gate::closed());
+        harness.site.trouble("/hang", Trouble::Held(gate.clone()));
+        let url = format!("{}/hang", harness.site.localhost_url());
+        let guarded = &harness.sets.inner.guarded;
+        for pool in [Pool::Other, Pool::PushedClients, Pool::DidDocuments] {
+            guarded.take_places(pool, 8, &url, || harness.site.asked("/hang")).await;
+        }
+        assert_eq!(harness.refused(&harness.publish("set")).await, "fine");
+        gate.open();
     }
 
     async fn a_set_on_a_host_of_the_fleet_is_read_there(db: Db) {

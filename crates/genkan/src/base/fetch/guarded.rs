@@ -204,6 +204,19 @@ impl GuardedClient {
         dialled
     }
 
+    /// Takes so many places of a pool with calls that a server holds until the test ends them.
+    /// `asked` is how many have come there.
+    #[cfg(test)]
+    pub(crate) async fn take_places(&self, pool: Pool, number: usize, url: &str, asked: impl Fn() -> usize) {
+        let (limits, before) = (Limits { total: Duration::from_hours(1), ..Limits::DOCUMENT }, asked());
+        for _ in 0..number {
+            let (guarded, url) = (self.in_pool(pool), url.to_owned());
+            tokio::spawn(async move { drop(guarded.get(&url, "*/*", &limits).await) });
+        }
+        let all = async || asked() == before + number;
+        genkan_testing::network::eventually("the places are taken", all).await;
+    }
+
     /// Sends a GET request with `Accept` as its only header of choice.
     pub(crate) async fn get(&self, url: &str, accept: &str, limits: &Limits) -> Result<Answer, GuardedError> {
         let mut request = Request::get(url).body(Bytes::new()).map_err(|_| Refusal::NotAUrl)?;

@@ -93,9 +93,9 @@ async fn waiting_calls_and_the_task_that_admits_them_sleep_until_a_turn_is_due()
     host.lock().is_driven = true;
     let waiting = ['a', 'b', 'c', 'd'].map(|letter| {
         let fair = fair.clone();
-        tokio::spawn(async move {
-            counting_polls(fair.admit(&pds(), &account(letter), CallKind::Read)).await
-        })
+        tokio::spawn(
+            async move { counting_polls(fair.admit(&pds(), &account(letter), CallKind::Read)).await },
+        )
     });
     // On a machine that stood still a turn may be due at once.
     let gone = || waiting.iter().filter(|call| call.is_finished()).count();

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::harness::{LinkHarness, SCOPE, key, know, reloads};
 use crate::base::Timestamp;
-use crate::base::fetch::{Limits, Pool};
+use crate::base::fetch::Pool;
 use crate::db::feed::Change;
 use crate::db::{Db, on_each_database};
 use crate::links::end::EndCondition;
@@ -42,6 +42,7 @@ on_each_database!(
     a_refresh_goes_on_without_its_caller,
     a_refresh_that_never_left_is_no_trouble_of_the_server,
     a_revocation_that_never_left_is_no_attempt,
+    a_sign_in_waits_for_no_place_of_other_calls,
     older_tokens_never_replace_newer_ones,
     c06_a_nonce_in_every_answer_costs_no_second_try
 );
@@ -551,13 +552,9 @@ async fn older_tokens_never_replace_newer_ones(db: Db) {
 async fn take_places(harness: &LinkHarness, pool: Pool, number: usize) -> Gate {
     let gate = Gate::closed();
     harness.pds.trouble("/hang", Trouble::Held(gate.clone()));
-    let guarded = harness.links.inner.discovery.guarded.in_pool(pool);
-    for _ in 0..number {
-        let (guarded, url) = (guarded.clone(), format!("{}/hang", harness.pds.url()));
-        let limits = Limits { total: Duration::from_hours(1), ..Limits::DOCUMENT };
-        tokio::spawn(async move { drop(guarded.get(&url, "*/*", &limits).await) });
-    }
-    until(|| harness.pds.asked("/hang") == number).await;
+    let guarded = &harness.links.inner.discovery.guarded;
+    let url = format!("{}/hang", harness.pds.url());
+    guarded.take_places(pool, number, &url, || harness.pds.asked("/hang")).await;
     gate
 }
 
@@ -582,6 +579,16 @@ async fn a_refresh_that_never_left_is_no_trouble_of_the_server(db: Db) {
         harness.credential(&link).await.is_ok_and(|credential| credential.version == 2)
     })
     .await;
+}
+
+async fn a_sign_in_waits_for_no_place_of_other_calls(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let others =
+        [take_places(&harness, Pool::Other, 8).await, take_places(&harness, Pool::Refreshes, 32).await];
+    harness.arrive().await;
+    for gate in others {
+        gate.open();
+    }
 }
 
 async fn a_revocation_that_never_left_is_no_attempt(db: Db) {

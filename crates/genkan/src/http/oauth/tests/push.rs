@@ -5,11 +5,13 @@ use std::time::Duration;
 use axum::body::Body;
 use genkan_protocol::jwt;
 use genkan_protocol::oauth::dpop::ProofClaims;
+use genkan_testing::{Gate, Trouble};
 use http::Request;
 use serde_json::json;
 
 use super::app::{TestApp, fresh_key, fresh_proof_key};
 use super::server::{OAuthServer, parameter};
+use crate::base::fetch::Pool;
 use crate::db::{Db, on_each_database};
 use crate::http::testing::ORIGIN;
 use crate::oauth::Problem;
@@ -28,7 +30,8 @@ on_each_database!(
     the_way_back_tells_issuer_and_state,
     pushes_are_limited_by_address,
     servers_say_what_they_are,
-    strangers_cause_only_so_many_bytes_to_be_stored
+    strangers_cause_only_so_many_bytes_to_be_stored,
+    a_push_waits_for_no_place_of_other_calls
 );
 
 async fn bad_parameters_have_their_answers(db: Db) {
@@ -429,4 +432,17 @@ async fn strangers_cause_only_so_many_bytes_to_be_stored(db: Db) {
     assert!((3 << 20..=5 << 20).contains(&bytes), "{bytes} bytes in {} rows", stored.len());
     // A grant makes the last one known, so its document is stored after all.
     assert!(stored.iter().any(|one| one.client_id.ends_with("/app13.json")));
+}
+
+async fn a_push_waits_for_no_place_of_other_calls(db: Db) {
+    let (server, gate) = (OAuthServer::start(db).await, Gate::closed());
+    let app = TestApp::published(&server, "app", &json!({}));
+    server.site.trouble("/hang", Trouble::Held(gate.clone()));
+    let url = format!("{}/hang", server.site.url());
+    for pool in [Pool::Other, Pool::GrantedClients, Pool::PermissionSets] {
+        let guarded = server.app.oauth.guarded();
+        guarded.take_places(pool, 8, &url, || server.site.asked("/hang")).await;
+    }
+    assert_eq!(app.push(&server, &[]).await.summary(), "201");
+    gate.open();
 }
