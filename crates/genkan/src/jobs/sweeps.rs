@@ -113,13 +113,17 @@ const LONGEST: Duration = Duration::from_mins(1);
 mod tests {
     use super::*;
     use crate::app::testing::app_with_ann;
+    use crate::base::Timestamp;
+    use crate::db::sweep::NARROW_ROWS;
     use crate::db::{Db, on_each_database};
 
     on_each_database!(
         a_sweep_that_fails_stops_no_other_one,
         a_sweep_goes_on_until_nothing_is_left,
         a_sweep_that_ran_out_of_time_goes_on_at_once,
-        two_replicas_sweep_together
+        two_replicas_sweep_together,
+        each_sweep_removes_a_bounded_batch,
+        rows_stay_for_their_time
     );
 
     async fn insert_expired(app: &App, rows: usize) {
@@ -158,6 +162,200 @@ mod tests {
         };
         let (one, two) = tokio::join!(sweep(db.apart()), sweep(db.apart()));
         assert_eq!((one.0 + two.0, one.1, two.1), (20_000, 0, 0));
+    }
+
+    /// Rows that a sweep removes: its name, how long after their time they stay, and how to insert
+    /// them, for the numbers `n`. Their time is [`TIME`].
+    const ROWS: &[(&str, Option<Duration>, &str)] = &[
+        (
+            "refresh tokens",
+            Some(Duration::ZERO),
+            "refresh_tokens (session_id, generation, expires_at) SELECT 's' || n, 0, 1000",
+        ),
+        (
+            "ended sessions",
+            Some(Duration::from_hours(48)),
+            "sessions (id, did, scope, opened_at, touched_at, expires_at, ended_at)
+             SELECT 'e' || n, 'did:plc:x', 'com.atproto.access', 0, 0, 9000000000000000, 1000",
+        ),
+        (
+            "expired sessions",
+            Some(Duration::from_hours(48)),
+            "sessions (id, did, scope, opened_at, touched_at, expires_at)
+             SELECT 's' || n, 'did:plc:x', 'com.atproto.access', 0, 0, 1000",
+        ),
+        // By the database's clock, as the notes themselves.
+        (
+            "notes of the changes feed",
+            None,
+            "changes (id, at, kind, subject) SELECT 'c' || n, 1000, 'account', 'x'",
+        ),
+        (
+            "known addresses",
+            Some(Duration::from_hours(30 * 24)),
+            "known_addresses (did, address, seen_at) SELECT 'did:plc:x', 'a' || n, 1000",
+        ),
+        (
+            "linked sign-ins",
+            Some(Duration::ZERO),
+            "link_logins (state, sealed, server, client_id, back, device, browser, expires_at)
+             SELECT 's' || n, '', '{}', 'x', '/', 'd', 'b', 1000",
+        ),
+        (
+            "visits",
+            Some(Duration::ZERO),
+            "link_visits (device, did, expires_at) SELECT 'd' || n, 'did:plc:x', 1000",
+        ),
+        (
+            "links",
+            Some(Duration::from_hours(30 * 24)),
+            "links (id, did, pds, server, client_id, scope, state, version, issued_at, lease_until,
+                unanswered, device, created_at, used_at, ended_at, revoke_attempts)
+             SELECT 'l' || n, 'did:plc:x', 'https://pds.example.com', '{}', 'x', 'atproto', 'dead', 1, 0, 0,
+                0, 'd', 0, 0, 1000, 0",
+        ),
+        (
+            "link clients",
+            Some(Duration::from_hours(800 * 24)),
+            "link_clients (hash, scope, used_at) SELECT 'h' || n, 'atproto', 1000",
+        ),
+        (
+            "sign-ins for a request",
+            Some(Duration::from_hours(1)),
+            "device_accounts (device, did, request, entered_at) SELECT 'd' || n, 'did:plc:x', 'req', 1000",
+        ),
+        (
+            "browsers",
+            Some(Duration::from_hours(24)),
+            "devices (id, session, rotated_at, address, user_agent, seen_at, created_at)
+             SELECT 'd' || n, 's' || n, 0, '', '', 1000, 0",
+        ),
+        ("used proofs", Some(Duration::ZERO), "oauth_seen (hash, expires_at) SELECT 'h' || n, 1000"),
+        (
+            "authorization requests",
+            Some(Duration::ZERO),
+            "oauth_requests (id, client_id, pushed, expires_at) SELECT 'r' || n, 'x', '{}', 1000",
+        ),
+        (
+            "ended grants",
+            Some(Duration::from_hours(24)),
+            "oauth_grants (id, did, client_id, scope, dpop_key, client_auth, device, refreshable, generation,
+                rotated_at, rotated_before_at, idle_until, expires_at, created_at, ended_at)
+             SELECT 'e' || n, 'did:plc:x', 'x', 'atproto', '', '{}', 'd', 'no', 0,
+                0, 0, 9000000000000000, 9000000000000000, 0, 1000",
+        ),
+        (
+            "idle grants",
+            Some(Duration::from_hours(24)),
+            "oauth_grants (id, did, client_id, scope, dpop_key, client_auth, device, refreshable, generation,
+                rotated_at, rotated_before_at, idle_until, expires_at, created_at)
+             SELECT 'i' || n, 'did:plc:x', 'x', 'atproto', '', '{}', 'd', 'no', 0, 0, 0, 1000, 1000, 0",
+        ),
+        (
+            "codes",
+            Some(Duration::from_hours(24)),
+            "oauth_codes (hash, client_id, pushed, scope, did, device, expires_at)
+             SELECT 'h' || n, 'x', '{}', 'atproto', 'did:plc:x', 'd', 1000",
+        ),
+        (
+            "scopes",
+            Some(Duration::from_hours(90 * 24)),
+            "oauth_scopes (id, scope, used_at) SELECT 'i' || n, 'atproto', 1000",
+        ),
+        (
+            "clients",
+            Some(Duration::from_hours(24)),
+            "oauth_clients (client_id, standing, created_at) SELECT 'c' || n, 'known', 1000",
+        ),
+        (
+            "permission sets without a document",
+            Some(Duration::from_hours(24)),
+            "permission_sets (nsid, checked_at) SELECT 'm' || n, 1000",
+        ),
+        (
+            "unused permission sets",
+            Some(Duration::from_hours(24)),
+            "permission_sets (nsid, document, verified_at, checked_at) SELECT 'u' || n, '{}', 1000, 1000",
+        ),
+        (
+            "permission sets of long ago",
+            Some(Duration::from_hours(400 * 24)),
+            "permission_sets (nsid, document, verified_at, checked_at, used_at)
+             SELECT 'l' || n, '{}', 1000, 1000, 1000",
+        ),
+        (
+            "undelivered emails",
+            Some(Duration::from_hours(14 * 24)),
+            "outbox (id, did, kind, sealed, state, attempts, due_at, expires_at, created_at)
+             SELECT 'o' || n, 'did:plc:x', 'reset_password', '', 'given_up', 9, 0, 0, 1000",
+        ),
+        (
+            "codes in emails",
+            Some(Duration::ZERO),
+            "email_tokens (did, purpose, hash, tries, expires_at)
+             SELECT 'did:plc:x' || n, 'reset_password', 'h' || n, 0, 1000",
+        ),
+        (
+            "DID documents",
+            Some(Duration::from_hours(30 * 24)),
+            "home_documents (did, checked_at) SELECT 'did:plc:x' || n, 1000",
+        ),
+    ];
+    /// The sweeps of small rows.
+    const NARROW: [&str; 3] = ["refresh tokens", "used proofs", "notes of the changes feed"];
+    const TIME: Timestamp = Timestamp::from_millis(1000);
+
+    /// Inserts rows with the numbers from 1.
+    async fn fill(db: &Db, number: u64, rows: &str) {
+        let text = format!(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {number})
+             INSERT INTO {rows} FROM numbers"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(text)).execute(db.writer()).await.unwrap();
+    }
+
+    /// The sweeps with their rows. All replicas that serve have few rows, which go together.
+    fn with_rows() -> impl Iterator<Item = (&'static Sweep, Option<Duration>, &'static str)> {
+        all().filter(|sweep| sweep.name != "replicas").map(|sweep| {
+            let rows = ROWS.iter().find(|(name, ..)| *name == sweep.name);
+            let (_, keep, rows) = rows.unwrap_or_else(|| panic!("no rows for the sweep {}", sweep.name));
+            (sweep, *keep, *rows)
+        })
+    }
+
+    async fn each_sweep_removes_a_bounded_batch(db: Db) {
+        for (sweep, _, rows) in with_rows() {
+            let is_narrow = NARROW.contains(&sweep.name);
+            let at_once = if is_narrow { NARROW_ROWS } else { db::sweep::ROWS };
+            fill(&db, at_once * 2 + 50, rows).await;
+            let mut range = SweepRange::until(Timestamp::from_seconds(1_700_000_000));
+            let mut removed = Vec::new();
+            loop {
+                let batch = (sweep.batch)(&db, range).await.unwrap();
+                removed.push(batch.removed);
+                if !batch.has_more {
+                    break;
+                }
+                range.from = batch.reached;
+            }
+            assert_eq!(removed, [at_once, at_once, 50], "{}", sweep.name);
+        }
+    }
+
+    async fn rows_stay_for_their_time(db: Db) {
+        let moment = Duration::from_millis(1);
+        for (sweep, keep, rows) in with_rows() {
+            let Some(keep) = keep else { continue };
+            let end = TIME.plus(keep);
+            for (now, expected) in [(end.minus(moment), 0), (end.plus(moment), 3)] {
+                fill(&db, 3, rows).await;
+                let removed = (sweep.batch)(&db, SweepRange::until(now)).await.unwrap().removed;
+                assert_eq!(removed, expected, "{} at {now}", sweep.name);
+                let table = rows.split(' ').next().unwrap();
+                let empty = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
+                sqlx::query(empty).execute(db.writer()).await.unwrap();
+            }
+        }
     }
 
     async fn a_sweep_that_fails_stops_no_other_one(db: Db) {

@@ -162,7 +162,7 @@ impl PermissionSets {
         let set = match (stored, unstored) {
             (stored, None) => stored,
             (None, Some(unstored)) => Some((*unstored).clone()),
-            (Some(stored), Some(unstored)) => Some(joined(stored, &unstored)),
+            (Some(stored), Some(unstored)) => Some(joined(&stored, &unstored)),
         };
         Ok(set.map(|set| Known { set, row }))
     }
@@ -401,10 +401,10 @@ fn result_of(found: &Result<String, String>, now: Timestamp) -> StoredPermission
 }
 
 /// Returns the later result of both with the later document of both.
-fn joined(stored: StoredPermissionSet, unstored: &StoredPermissionSet) -> StoredPermissionSet {
+fn joined(stored: &StoredPermissionSet, unstored: &StoredPermissionSet) -> StoredPermissionSet {
     let documents = stored.document.iter().chain(&unstored.document);
     let document = documents.max_by_key(|(_, verified_at)| *verified_at).cloned();
-    let later = if stored.checked_at < unstored.checked_at { unstored } else { &stored };
+    let later = if stored.checked_at < unstored.checked_at { unstored } else { stored };
     StoredPermissionSet {
         document,
         checked_at: later.checked_at,
@@ -805,7 +805,7 @@ mod tests {
             (set(old, 1, None), set(None, 2, Some("away")), set(old, 2, Some("away"))),
             (set(None, 2, Some("away")), set(old, 1, None), set(old, 2, Some("away"))),
         ] {
-            assert_eq!(joined(stored, &unstored), expected);
+            assert_eq!(joined(&stored, &unstored), expected);
         }
     }
 

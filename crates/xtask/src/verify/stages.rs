@@ -78,8 +78,8 @@ fn tests_on_both() -> Result<Counts> {
     tests.env("GENKAN_TEST_FAKETIME", faketime::library()?);
     tests.env("GENKAN_TEST_PGBOUNCER", pgbouncer::pgbouncer()?);
     let counts = tee::run(&mut tests)?;
-    let texts: Vec<String> = postgres.statements()?.into_iter().collect();
-    fs::write(executed_statements(), texts.join("\0"))?;
+    let executed: Vec<String> = postgres.statements()?.into_iter().collect();
+    fs::write(executed_statements(), executed.join("\0"))?;
     Ok(counts)
 }
 

@@ -211,7 +211,7 @@ async fn the_lock_of_a_dead_machine_is_released() {
     let mut dead = Upgrade::find_among(NEWER, &through).await.unwrap().unwrap();
     dead.lock().await.unwrap();
     line.set(LineState::Silent);
-    let upgraded = tokio::time::timeout(Duration::from_secs(60), empty.upgrade(NEWER)).await;
+    let upgraded = tokio::time::timeout(Duration::from_mins(1), empty.upgrade(NEWER)).await;
     upgraded.expect("the lock is free within a minute").unwrap();
     empty.remove().await;
 }

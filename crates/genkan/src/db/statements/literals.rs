@@ -48,7 +48,9 @@ impl<'a> Reader<'a> {
             let literal = self.step();
             let is_end = literal.is_some() || depth == 0 || (sign == ',' && depth == 1);
             if is_end && !other.is_empty() {
-                text += &format!("{{{other}}}");
+                text.push('{');
+                text.push_str(&other);
+                text.push('}');
                 other.clear();
             }
             match literal {
