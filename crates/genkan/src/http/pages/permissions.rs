@@ -320,6 +320,19 @@ mod tests {
         }
     }
 
+    /// A story asks for all three as an app.
+    #[test]
+    fn an_app_that_manages_the_status_can_deactivate_and_nothing_else() {
+        for (language, may, neither) in [
+            (Language::English, "Deactivate your account", "neither delete nor reactivate it"),
+            (Language::German, "Ihr Konto deaktivieren", "weder löschen noch wieder aktivieren"),
+        ] {
+            let lines = lines("account:status?action=manage", Messages::of(language));
+            let [line] = &lines[..] else { panic!("{lines:?}") };
+            assert!(line.starts_with(may) && line.contains(neither), "{line}");
+        }
+    }
+
     #[test]
     fn they_come_in_groups_with_a_warning_where_it_is_due() {
         let asked = ["atproto", "blob:*/*", "identity:*", "repo:a.b.c", "repo:d.e.f", "include:x.y.z"];

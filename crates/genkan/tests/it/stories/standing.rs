@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genkan_testing::network::{claims_of, within};
+use genkan_testing::network::{App, claims_of, within};
 use genkan_testing::{Plan, TestNetwork, Trouble, User};
 use http::Method;
 use serde_json::{Value, json};
@@ -253,7 +253,16 @@ async fn only_a_full_session_has_an_account_deleted_later(plan: Plan) {
     at_host.procedure(DEACTIVATE, &input(in_days(30))).await.ok();
     assert_eq!(deleted_after(&net, &alice).await, None, "through the host");
     own.call("com.atproto.server.activateAccount").await.ok();
-    let mut app = net.authorize(&alice, "atproto account:status?action=manage").await;
+    let mut app = App::at(net.visitor(), &net.origin(), "atproto account:status?action=manage");
+    let (_, browser, page) = app.begin().await;
+    let form = page.form("/sign-in").with("identifier", &alice.handle).with("password", &alice.password);
+    let consent = browser.send(&form).await;
+    let told = "Deactivate your account (the app can neither delete nor reactivate it)";
+    assert!(consent.says(told), "{}", consent.html());
+    app.sign_in(&alice.handle, &alice.password).await;
+    let activate = "/xrpc/com.atproto.server.activateAccount";
+    let refused = app.ask(&net.visitor(), &net.origin(), Method::POST, activate, "").await;
+    assert_eq!(refused.summary(), "403 Forbidden");
     let body = input(in_days(30)).to_string();
     let path = format!("/xrpc/{DEACTIVATE}");
     let answer = app.ask(&net.visitor(), &net.origin(), "POST".parse().unwrap(), &path, body.clone()).await;
