@@ -147,12 +147,19 @@ async fn killed_at(point: &str, net: &mut TestNetwork, user: &User, applied: boo
 async fn a_takedown_survives_a_kill_before_the_host_is_told(plan: Plan) {
     let mut net = plan.await;
     let alice = net.sign_up("alice").await;
+    let mut app = net.authorize(&alice, "atproto transition:generic").await;
+    app.refresh().await.ok();
     killed_at("takedown.recorded", &mut net, &alice, true).await;
     assert!(!net.host(0).account(&alice.did).unwrap().taken_down);
     net.restart().await;
     assert_eq!(net.refresh(&alice.refresh).await.summary(), "401 AccountTakedown");
     let is_told = async || net.host(0).account(&alice.did).unwrap().taken_down;
     within(TOLD, "the host knows of the takedown", is_told).await;
+    // While the account is down, an error says nothing about the session. Nothing of it is left.
+    take_down(&net, &alice, false).await;
+    assert_eq!(net.refresh(&alice.refresh).await.summary(), "400 ExpiredToken");
+    assert_eq!(net.client_of(&alice).query(GET, &[]).await.summary(), "400 ExpiredToken");
+    assert_eq!(app.refresh().await.summary(), "400 invalid_grant");
 }
 
 async fn a_takedown_survives_a_kill_after_the_host_was_told(plan: Plan) {
