@@ -328,7 +328,8 @@ mod tests {
         notes_from_before_the_first_reading_are_received,
         notes_from_a_pause_in_reading_are_received,
         notes_are_swept_when_old,
-        a_used_up_pool_leaves_the_feed_fresh
+        a_used_up_pool_leaves_the_feed_fresh,
+        a_step_of_the_shared_clock_changes_no_freshness
     );
 
     /// A failover that leaves the old server running.
@@ -461,6 +462,23 @@ mod tests {
         pass(&db, KEEP * 2, &mut SeenChanges::default()).await;
         noted_elsewhere(&db, Change::Fleet, "elm").await;
         assert_eq!(sweep(&db, db.now().await.unwrap().into()).await.unwrap().removed, 1);
+    }
+
+    /// As after a failover to a machine whose clock is an hour off, and back.
+    async fn a_step_of_the_shared_clock_changes_no_freshness(db: Db) {
+        let feed = Feed::new(db.clone());
+        feed.read_next(&mut None, &mut SeenChanges::default()).await.unwrap();
+        let (now, hour) = (db.clock().now(), Duration::from_hours(1));
+        for time in [now.plus(hour), now, now.minus(hour), now] {
+            db.shared_clock.measured(monotonic_now(), time);
+            assert!(db.clock().now().as_millis().abs_diff(time.as_millis()) < 60_000, "it is {time}");
+            assert!(feed.is_fresh(), "{time}");
+        }
+        feed.fall_silent();
+        for time in [now.minus(hour), now, now.plus(hour)] {
+            db.shared_clock.measured(monotonic_now(), time);
+            assert!(!feed.is_fresh(), "{time}");
+        }
     }
 
     async fn a_used_up_pool_leaves_the_feed_fresh(db: Db) {
