@@ -15,7 +15,7 @@ use crate::app::{self, App};
 use crate::db::replicas::Replica;
 use crate::fleet::{self, HostId, ProbeSettings};
 use crate::keys::{self, WebPurpose};
-use crate::telemetry::metrics::{CLOCK_OFFSET, JOB_FAILURES};
+use crate::telemetry::metrics::{CLOCK_OFFSET, JOB_FAILURES, Metrics};
 use crate::{accounts, mail, standing};
 
 /// A recurring job.
@@ -110,15 +110,19 @@ pub(crate) fn start(app: &App, replica: Replica) {
 /// Measures how far this machine's clock is from the database's, by which Genkan goes. One of both
 /// is wrong. If it is the database's, hosts and other servers refuse tokens and proofs.
 async fn compare_clock(app: &App) -> anyhow::Result<u64> {
-    let offset = app.db.clock_offset().await?;
-    app.metrics.gauge(&CLOCK_OFFSET, &[]).set((offset + 500).div_euclid(1000));
+    report_offset(&app.metrics, app.db.clock_offset().await?);
+    Ok(0)
+}
+
+/// Shows an offset in milliseconds among the metrics, in whole seconds, and warns of a large one.
+fn report_offset(metrics: &Metrics, offset: i64) {
+    metrics.gauge(&CLOCK_OFFSET, &[]).set((offset + 500).div_euclid(1000));
     if offset.unsigned_abs() > MOST_OFFSET_MILLIS {
         tracing::warn!(
             clock.offset_ms = offset,
             "this machine's clock and the database's differ by more than 2 s: set both by NTP"
         );
     }
-    Ok(0)
 }
 
 /// Counts accounts again, some parts of the hosts each time, until the process ends.
@@ -187,3 +191,43 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 const CHECK_COUNTS_EVERY: Duration = Duration::from_mins(1);
 /// Parts of hosts that are counted again in one run; a host has 32.
 const COUNTS_AT_ONCE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What is logged, in memory.
+    #[derive(Clone, Default)]
+    struct Logged(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Logged {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_offset_of_more_than_two_seconds_is_warned_of() {
+        for (offset, is_warned, shown) in
+            [(0, false, 0), (2_000, false, 2), (2_001, true, 2), (-2_000, false, -2), (-2_001, true, -2)]
+        {
+            let (metrics, logged) = (Metrics::default(), Logged::default());
+            let writer = logged.clone();
+            let subscriber =
+                tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+            tracing::subscriber::with_default(subscriber, || report_offset(&metrics, offset));
+            let text = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+            let warning = text.contains("WARN") && text.contains(&format!("clock.offset_ms={offset}"));
+            assert_eq!(warning, is_warned, "{offset}: {text}");
+            let metric = format!("genkan_clock_offset_seconds {shown}\n");
+            assert!(metrics.text().contains(&metric), "{offset}: {}", metrics.text());
+        }
+    }
+}
