@@ -292,6 +292,7 @@ mod tests {
     use genkan_testing::{Line, LineState, Schema};
 
     use crate::base::monotonic_now;
+    use crate::db::testing::Fresh;
     use crate::db::{DatabaseUrl, Db, PoolSize, on_each_database};
 
     on_each_database!(
@@ -388,6 +389,30 @@ mod tests {
             let refused = crate::db::Error::from(refused);
             assert!(refused.is_passing(), "{refused:?}");
             set(&db, spoil[0]).await;
+        }
+    }
+
+    /// Each of them releases the locks of a dead machine by itself, and in another situation: between
+    /// two statements, while one runs, or while an answer is on its way.
+    #[tokio::test]
+    #[ignore = "needs GENKAN_TEST_POSTGRES"]
+    async fn the_server_watches_over_each_session() {
+        let fresh = Fresh::postgres().await;
+        let mut apart = fresh.db.connect_apart().await.unwrap();
+        for (name, value) in [
+            ("statement_timeout", "10000"),
+            ("idle_in_transaction_session_timeout", "10000"),
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+            ("tcp_user_timeout", "20000"),
+            ("client_connection_check_interval", "5000"),
+        ] {
+            let text = "SELECT setting FROM pg_settings WHERE name = $1";
+            let setting = || sqlx::query_scalar::<sqlx::Any, String>(text).bind(name);
+            let of_pool = setting().fetch_one(fresh.db.writer()).await.unwrap();
+            let of_feed = setting().fetch_one(&mut apart).await.unwrap();
+            assert_eq!((&*of_pool, &*of_feed), (value, value), "{name}");
         }
     }
 
