@@ -1,10 +1,11 @@
 use std::time::Duration;
 
+use genkan_testing::network::eventually;
 use genkan_testing::{FakeDirectory, FakeHost, Gate, Trouble};
 
 use super::*;
 use crate::accounts::testing::{add, new_account};
-use crate::accounts::{Account, Accounts, NewAccount};
+use crate::accounts::{Account, Accounts, NewAccount, reserve_handle};
 use crate::base::fetch::test_dns::{Reply, TestDns};
 use crate::base::fetch::{Dns, GuardedClient, tls};
 use crate::base::seal::Sealer;
@@ -26,6 +27,7 @@ on_each_database!(
     a_host_that_is_away_gets_the_change_later,
     a_repeated_change_does_not_wait_for_a_silent_host,
     a_repeated_change_needs_one_connection,
+    a_task_that_lost_its_lease_to_another_one_changes_nothing,
     a_did_that_is_not_ours_stays_as_it_is,
     a_custom_handle_has_to_lead_here
 );
@@ -207,6 +209,39 @@ async fn a_repeated_change_needs_one_connection(db: Db) {
     let (first, again) = tokio::join!(harness.rename(&alice, "alicia.test"), repeat);
     assert!(matches!(first, Ok(())), "{first:?}");
     assert!(matches!(again, Ok(())), "{again:?}");
+}
+
+/// Both are tasks of one process. The first one is held up for longer than its lease.
+async fn a_task_that_lost_its_lease_to_another_one_changes_nothing(db: Db) {
+    let harness = RenameHarness::new(db.clone()).await;
+    let alice = harness.account("alice").await;
+    let (context, gate) = (&harness.renames.context, Gate::closed());
+    let (first, second) = (context.for_task(), context.for_task());
+    harness.directory.trouble("submit", Trouble::Held(gate.clone()));
+    let change = sql::Rename {
+        did: alice.did.clone(),
+        handle: "alicia.test".parse().unwrap(),
+        step: sql::Step::Recorded,
+    };
+    let mut tx = db.begin().await.unwrap();
+    assert!(sql::insert_or_replace(&mut tx, &change, &first.worker, context.now()).await.unwrap());
+    reserve_handle(&mut tx, &change.did, &change.handle).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut changing = Box::pin(saga::go_on(&first, &alice.did));
+    tokio::select! {
+        _ = &mut changing => panic!("the directory has not answered"),
+        () = eventually("the directory is asked", async || harness.directory.asked("submit") == 1) => {}
+    }
+    // From here on the first task stands still, and renews nothing.
+    harness.clock.advance(Duration::from_mins(1));
+    assert!(sql::take_lease(&db, &alice.did, &second.worker, context.now()).await.unwrap());
+    gate.open();
+    let outcome = changing.await;
+    assert!(matches!(outcome, Err(Error::UnderWay)), "the second task has the lease");
+    let [published, ours, host] = harness.handles(&alice).await;
+    assert_eq!([&*published, &*ours, &*host], ["alicia.test", "alice.test", "alice.test"]);
+    assert!(matches!(saga::go_on(&second, &alice.did).await, Ok(saga::Outcome::Done)));
+    assert_eq!(harness.handles(&alice).await, all("alicia.test"));
 }
 
 async fn a_did_that_is_not_ours_stays_as_it_is(db: Db) {

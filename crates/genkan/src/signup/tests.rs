@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use genkan_testing::network::eventually;
 use genkan_testing::{FakeDirectory, FakeHost, Gate, Trouble};
 
+use super::outcome::Outcome;
 use super::*;
 use crate::accounts::{Accounts, Passwords};
 use crate::base::fetch::UnguardedClient;
@@ -30,6 +32,7 @@ on_each_database!(
     a_published_operation_is_given_an_hour,
     a_host_that_comes_back_in_time_keeps_the_account,
     a_worker_that_takes_long_is_not_overtaken,
+    a_task_that_lost_its_lease_to_another_one_finishes_nothing,
     a_sign_up_at_a_silent_host_ends_and_its_repetition_finds_the_account,
     a_sign_up_is_repeated_by_its_owner_and_within_an_hour_only,
     a_repeated_sign_up_tells_strangers_nothing_about_the_password,
@@ -211,6 +214,34 @@ async fn a_worker_that_takes_long_is_not_overtaken(db: Db) {
     looking.abort();
     assert_eq!((harness.host.asked(CREATE), harness.host.asked(LOOK)), (1, 0));
     assert_eq!(harness.directory.dids(), [opened.account.did]);
+}
+
+/// Both are tasks of one process. The first one is held up for longer than its lease.
+async fn a_task_that_lost_its_lease_to_another_one_finishes_nothing(db: Db) {
+    let harness = SignUpHarness::new(db).await;
+    let (made, looked_at) = (Gate::closed(), Gate::closed());
+    harness.host.trouble(CREATE, Trouble::Held(made.clone()));
+    harness.host.trouble(LOOK, Trouble::Held(looked_at.clone()));
+    let (first, second) = (harness.sign_ups.context.for_task(), harness.sign_ups.context.for_task());
+    let (form, hash) = (form("alice@example.com"), Secret::new("$argon2id$x".to_owned()));
+    let mut beginning = Box::pin(saga::begin(&first, &form, &hash));
+    tokio::select! {
+        begun = &mut beginning => panic!("the host has not answered: {begun:?}"),
+        () = eventually("the host is asked", async || harness.host.asked(CREATE) == 1) => {}
+    }
+    // From here on the first task stands still, and renews nothing.
+    harness.clock.advance(MINUTE);
+    let did = harness.sign_ups.unfinished().await.unwrap().pop().unwrap().0;
+    let settling = tokio::spawn(async move { saga::settle(&second, &did).await });
+    eventually("the second task looks at the host", async || harness.host.asked(LOOK) == 1).await;
+    made.open();
+    let begun = beginning.await.unwrap();
+    assert!(matches!(begun, Outcome::Waiting), "the second task has the lease: {begun:?}");
+    assert_eq!(harness.unfinished().await, 1);
+    looked_at.open();
+    let settled = settling.await.unwrap().unwrap();
+    assert!(matches!(settled, Some(Outcome::Done(_))), "{settled:?}");
+    assert_eq!((harness.unfinished().await, harness.host.accounts().len()), (0, 1));
 }
 
 /// The host is silent for longer than a caller waits, and goes on then.
