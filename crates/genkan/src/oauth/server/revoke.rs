@@ -369,13 +369,24 @@ fn unless_corrupt(outcome: Result<bool, Error>) -> Result<bool, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
+
+    use sqlx::Row as _;
+
     use super::*;
     use crate::app::testing::app_with_ann;
     use crate::db::{Db, on_each_database};
+    use crate::oauth::clients::Purpose;
     use crate::oauth::grant::GrantPlace;
     use crate::oauth::testing::grant;
 
-    on_each_database!(a_grant_that_cannot_be_read_stops_no_others);
+    on_each_database!(
+        a_grant_that_cannot_be_read_stops_no_others,
+        the_grants_of_a_blocked_client_end_in_batches
+    );
 
     async fn a_grant_that_cannot_be_read_stops_no_others(db: Db) {
         let (app, ann) = app_with_ann(db).await;
@@ -391,5 +402,45 @@ mod tests {
         let whole = [GrantId::from("whole")];
         assert_eq!(app.oauth.over_among(&whole).await.unwrap(), whole);
         assert_eq!(app.oauth.end_run_out().await.unwrap(), 0);
+    }
+
+    const GRANTS: usize = 450;
+
+    async fn the_grants_of_a_blocked_client_end_in_batches(db: Db) {
+        let app = app_with_ann(db).await.0;
+        let client = grant().client_id;
+        let mut tx = app.db.begin().await.unwrap();
+        for number in 0..GRANTS {
+            let grant = Grant { id: format!("{number:024}").into(), ..grant() };
+            grants::insert(&mut tx, &grant).await.unwrap();
+        }
+        clients::put_document(&mut tx, &client, "{}", app.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&told);
+        app.feed.subscribe(Change::Grant, move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+
+        let mut blocking = Box::pin(app.oauth.set_trust(&client, ClientTrust::Blocked));
+        // Up to the pause after the first batch. The first note is about the client.
+        poll_fn(|context| match blocking.as_mut().poll(context) {
+            Poll::Ready(ended) => panic!("it ended them without a pause: {ended:?}"),
+            Poll::Pending if told.load(Ordering::SeqCst) > 1 => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        assert_eq!(told.load(Ordering::SeqCst), 1 + 200);
+        for purpose in [Purpose::Begin { network: [192, 0, 2, 1].into() }, Purpose::GoOn, Purpose::Recall] {
+            let found = app.oauth.clients.find(&client, purpose).await;
+            let Err(Error::Refused(refusal)) = found else { panic!("{purpose:?}: {found:?}") };
+            assert_eq!(refusal.code, Code::InvalidClient, "{purpose:?}");
+        }
+        assert_eq!(blocking.await.unwrap(), GRANTS);
+        // Each transaction has a time of its own.
+        let text = "SELECT COUNT(*) AS number FROM oauth_grants GROUP BY ended_at ORDER BY ended_at";
+        let rows = sqlx::query(text).fetch_all(app.db.reader()).await.unwrap();
+        let batches: Vec<i64> = rows.iter().map(|row| row.get("number")).collect();
+        assert_eq!(batches, [200, 200, 50]);
     }
 }
