@@ -1,11 +1,18 @@
+use genkan_testing::network::eventually;
+use genkan_testing::{FakeHost, Gate, Trouble};
+
 use super::sql::{self, Wish};
 use super::*;
+use crate::accounts::NewAccount;
+use crate::accounts::testing::{add, new_account};
 use crate::app::testing::app_with_ann;
 use crate::db::audit::Actor;
 use crate::db::testing::Fresh;
 use crate::db::{Db, on_each_database};
+use crate::fleet::testing::add_host;
 
 on_each_database!(
+    silent_hosts_hold_up_no_deletion_at_another_one,
     a_takedown_is_not_ended_by_the_owner,
     a_restoration_that_fails_leaves_the_takedown_to_be_told,
     a_takedown_overrules_a_restoration_at_work,
@@ -93,4 +100,41 @@ async fn a_transaction_that_gives_way_is_repeated() {
     let done = app.standings.delete(did, by).await;
     assert!(db.gave_way("accounts").await > 1);
     assert!(matches!(done, Err(Error::Host(_))), "{done:?}");
+}
+
+async fn silent_hosts_hold_up_no_deletion_at_another_one(db: Db) {
+    const DELETE: &str = "com.atproto.admin.deleteAccount";
+    let (app, _) = app_with_ann(db).await;
+    let (mut silent, mut healthy, gate) = (Vec::new(), Vec::new(), Gate::closed());
+    let mut hosts = Vec::new();
+    for name in ["ash", "elm", "yew"] {
+        let host = FakeHost::start("admin word").await;
+        add_host(&app.fleet, name, &host).await;
+        for number in 1..=2 {
+            let account = NewAccount { host: name.into(), ..new_account(&format!("{name}{number}")) };
+            add(&app.db, &account).await.unwrap();
+            let dids = if name == "elm" { &mut healthy } else { &mut silent };
+            dids.push(account.did);
+        }
+        if name != "elm" {
+            host.trouble(DELETE, Trouble::Held(gate.clone()));
+        }
+        hosts.push(host);
+    }
+    // Deletions that were interrupted long ago.
+    let begun = "UPDATE accounts SET deleting_at = 1 WHERE host_id <> 'oak'";
+    sqlx::query(begun).execute(app.db.writer()).await.unwrap();
+    let standings = app.standings.clone();
+    let deleting = tokio::spawn(async move { standings.delete_due().await });
+    for did in &healthy {
+        let is_deleted = async || app.accounts.find_to_delete(did).await.unwrap().is_none();
+        eventually("the account is deleted", is_deleted).await;
+    }
+    for did in &silent {
+        assert!(app.accounts.find_to_delete(did).await.unwrap().is_some());
+    }
+    let asked = || hosts.iter().map(|host| host.asked(DELETE)).collect::<Vec<_>>();
+    eventually("each silent host is asked once", async || asked() == [1, 2, 1]).await;
+    gate.open();
+    assert!(deleting.await.unwrap().unwrap() >= healthy.len());
 }
