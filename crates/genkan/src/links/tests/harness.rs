@@ -153,6 +153,7 @@ impl LinkHarness {
         self.link_of("ann.example.com").await
     }
 
+    /// Signs in with the account of this handle and keeps the session.
     pub(super) async fn link_of(&self, handle: &str) -> LinkId {
         let arrival = self.arrive_as(handle).await;
         assert!(self.links.keep(&arrival.link).await.unwrap());

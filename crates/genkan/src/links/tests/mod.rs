@@ -1,6 +1,7 @@
 //! Sessions at other servers, against a fake one. Tests that begin with `c` and a number are lines
 //! of the contract's closing list.
 
+mod dead_servers;
 mod harness;
 mod refreshes;
 mod sign_in;
