@@ -110,7 +110,7 @@ const TABLES: [Table; 22] = [
         "oauth_codes",
         10,
         "hash, client_id, pushed, scope, did, device, expires_at, used_at, grant_id",
-        "#id#, 'https://app1.example.com/client-metadata.json', '{}', 'atproto', #did#, #id#, #now# - n % 7200000, \
+        "#id#, 'https://app1.example.com/client-metadata.json', '{}', 'atproto', #did#, #id#, #now# - n % 48 * #day# / 24, \
          CASE WHEN n % 10 > 0 THEN #now# - n % 7200000 END, CASE WHEN n % 10 > 0 THEN #id# END",
     ),
     table(
@@ -157,7 +157,7 @@ const TABLES: [Table; 22] = [
         "email_tokens",
         20,
         "did, purpose, hash, tries, expires_at",
-        "#did#, 'reset_password', #id#, 0, #now# + n % 7200000 - 3600000",
+        "#did#, 'reset_password', #id#, 0, #now# - n % 48 * #day# / 24",
     ),
     table("changes", 20, "id, at, kind, subject", "#id#, #now# - n % 3600000, 'account', #did#"),
     table(
@@ -186,7 +186,7 @@ const DUE: [(&str, &str); 11] = [
     ("codes", "oauth_codes WHERE grant_id IS NULL AND expires_at < #now# - 24 * #hour#"),
     ("authorization requests", "oauth_requests WHERE expires_at <= #now#"),
     ("used proofs", "oauth_seen WHERE expires_at <= #now#"),
-    ("codes in emails", "email_tokens WHERE expires_at < #now#"),
+    ("codes in emails", "email_tokens WHERE expires_at < #now# - 24 * #hour#"),
     ("known addresses", "known_addresses WHERE seen_at < #now# - 720 * #hour#"),
     ("links", "links WHERE ended_at < #now# - 720 * #hour#"),
 ];
