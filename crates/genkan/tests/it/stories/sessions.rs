@@ -52,7 +52,7 @@ async fn no_session_answer_needs_the_directory(plan: Plan) {
     }
     let input = json!({ "handle": "renamed.genkan.test" });
     net.client_of(&users[0]).procedure("com.atproto.identity.updateHandle", &input).await.ok();
-    users[0].handle = "renamed.genkan.test".to_owned();
+    "renamed.genkan.test".clone_into(&mut users[0].handle);
     net.client_of(&users[0]).query(GET, &[]).await.ok();
     net.restart().await;
     net.directory().trouble("*", Trouble::Status(503));
