@@ -94,7 +94,7 @@ const DATABASE_ANSWERS: Duration = Duration::from_secs(1);
 /// How long the pool may take for it before it counts as busy. Shorter than load balancers wait.
 const POOL_ANSWERS: Duration = Duration::from_millis(300);
 /// For how long a pool that does not answer counts as busy.
-const BUSY: Duration = Duration::from_secs(15);
+const BUSY: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {

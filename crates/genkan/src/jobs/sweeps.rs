@@ -291,7 +291,7 @@ mod tests {
         ),
         (
             "codes in emails",
-            Some(Duration::ZERO),
+            Some(Duration::from_hours(24)),
             "email_tokens (did, purpose, hash, tries, expires_at)
              SELECT 'did:plc:x' || n, 'reset_password', 'h' || n, 0, 1000",
         ),

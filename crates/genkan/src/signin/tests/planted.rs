@@ -154,6 +154,7 @@ async fn stolen_cookies_without_a_row_stay_unknown(db: Db) {
     let world = Planted::new(&db, false).await;
     let device = world.visit().await.device;
     let owners = world.ann_signs_in().await;
+    world.harness.visit(Some(&owners)).await;
     world.harness.wait(LOST_ANSWER + TOLERANCE);
     for _ in 0..3 {
         for cookies in [&world.cookies, &owners] {
