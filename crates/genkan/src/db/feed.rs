@@ -15,7 +15,7 @@ use sqlx::{AnyConnection, Connection as _, Row as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::sweep::{Batch, NARROW_ROWS, OldRows, SweepRange};
+use super::sweep::{Batch, OldRows, SweepRange};
 use super::{Db, Error, Result, Tx};
 use crate::base::{Timestamp, monotonic_now, random};
 
@@ -295,7 +295,7 @@ impl fmt::Debug for Feed {
 
 /// Removes a batch of notes that every process has read.
 pub(crate) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "changes", key: "id", time: "at", only: None, at_once: NARROW_ROWS };
+    let old = OldRows { table: "changes", key: "id", time: "at", only: None };
     old.sweep(db, SweepRange { until: db.now().await?.minus(KEEP), ..range }).await
 }
 

@@ -80,8 +80,6 @@ pub(crate) struct OldRows {
     pub(crate) time: &'static str,
     /// A further condition.
     pub(crate) only: Option<&'static str>,
-    /// The most rows of a batch: [`ROWS`] or [`NARROW_ROWS`].
-    pub(crate) at_once: u64,
 }
 
 impl OldRows {
@@ -99,7 +97,7 @@ impl OldRows {
         on: impl Executor<'e, Database = Any>,
         range: SweepRange,
     ) -> Result<Vec<AnyRow>> {
-        let Self { table, key, time, at_once, .. } = self;
+        let Self { table, key, time, .. } = self;
         let is_old = self.condition();
         // PostgreSQL waits for a transaction that changes one of the rows, and then looks at the
         // outer condition only. So `is_old` is repeated there: a row that was renewed stays.
@@ -109,7 +107,7 @@ impl OldRows {
         // rows it concerns.
         let text = format!(
             "DELETE FROM {table} WHERE CASE WHEN {is_old} THEN 1 ELSE 0 END = 1 AND ({key}) IN (
-                SELECT {key} FROM {table} WHERE {is_old} ORDER BY {time} LIMIT {at_once})
+                SELECT {key} FROM {table} WHERE {is_old} ORDER BY {time} LIMIT {ROWS})
              RETURNING {key}, {time} AS reached"
         );
         // The text has no parts but the constants of the code.
@@ -127,7 +125,7 @@ impl OldRows {
         // Another replica may have removed some of the chosen rows. Then it is not known whether
         // there were more.
         let range = SweepRange { from: reached, ..range };
-        let has_more = removed >= self.at_once || (!db.is_embedded() && self.has_any(db, range).await?);
+        let has_more = removed >= ROWS || (!db.is_embedded() && self.has_any(db, range).await?);
         Ok(Batch { removed, has_more, reached })
     }
 
@@ -155,8 +153,6 @@ impl SweepRange {
 
 /// The number of rows in a batch: the `LIMIT` of a sweep's statement.
 pub(crate) const ROWS: u64 = 200;
-/// The number of rows in a batch of a table whose rows are small and many.
-pub(crate) const NARROW_ROWS: u64 = 2_000;
 
 impl fmt::Debug for Sweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

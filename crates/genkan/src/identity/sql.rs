@@ -5,7 +5,7 @@ use sqlx::Row as _;
 
 use crate::base::Timestamp;
 use crate::db::leases::LONGEST_DELAY;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// A row with a document.
@@ -88,6 +88,6 @@ pub(super) async fn delete(tx: &mut Tx, did: &Did) -> Result<()> {
 
 /// Removes a batch of rows that were checked in `range`.
 pub(super) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "home_documents", key: "did", time: "checked_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "home_documents", key: "did", time: "checked_at", only: None };
     old.sweep(db, range).await
 }

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::app::testing::app_with_ann;
     use crate::base::Timestamp;
-    use crate::db::sweep::NARROW_ROWS;
+    use crate::db::sweep::ROWS as MOST;
     use crate::db::{Db, on_each_database};
 
     on_each_database!(
@@ -301,8 +301,6 @@ mod tests {
             "home_documents (did, checked_at) SELECT 'did:plc:x' || n, 1000",
         ),
     ];
-    /// The sweeps of small rows.
-    const NARROW: [&str; 3] = ["refresh tokens", "used proofs", "notes of the changes feed"];
     const TIME: Timestamp = Timestamp::from_millis(1000);
 
     /// Inserts rows with the numbers from 1.
@@ -325,9 +323,7 @@ mod tests {
 
     async fn each_sweep_removes_a_bounded_batch(db: Db) {
         for (sweep, _, rows) in with_rows() {
-            let is_narrow = NARROW.contains(&sweep.name);
-            let at_once = if is_narrow { NARROW_ROWS } else { db::sweep::ROWS };
-            fill(&db, at_once * 2 + 50, rows).await;
+            fill(&db, MOST * 2 + 50, rows).await;
             let mut range = SweepRange::until(Timestamp::from_seconds(1_700_000_000));
             let mut removed = Vec::new();
             loop {
@@ -338,7 +334,7 @@ mod tests {
                 }
                 range.from = batch.reached;
             }
-            assert_eq!(removed, [at_once, at_once, 50], "{}", sweep.name);
+            assert_eq!(removed, [MOST, MOST, 50], "{}", sweep.name);
         }
     }
 

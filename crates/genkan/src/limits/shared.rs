@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use super::verdict::{Verdict, window_start};
 use crate::base::Timestamp;
 use crate::config::Rate;
-use crate::db::sweep::{Batch, NARROW_ROWS, OldRows, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Error, Tx};
 
 /// Counts one event in the current window of each rate, as part of `tx`.
@@ -64,13 +64,8 @@ pub(super) async fn take_back(
 
 /// Removes a batch of counts of windows that began in `range`.
 pub(super) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch, Error> {
-    let old = OldRows {
-        table: "rate_counters",
-        key: "bucket, window_start",
-        time: "window_start",
-        only: None,
-        at_once: NARROW_ROWS,
-    };
+    let old =
+        OldRows { table: "rate_counters", key: "bucket, window_start", time: "window_start", only: None };
     old.sweep(db, range).await
 }
 

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 
 /// A waiting email.
@@ -202,13 +202,7 @@ fn did_of(row: &AnyRow) -> Result<Did> {
 
 /// Removes a batch of records of emails that were created in `range` and given up.
 pub(super) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows {
-        table: "outbox",
-        key: "id",
-        time: "created_at",
-        only: Some("state = 'given_up'"),
-        at_once: ROWS,
-    };
+    let old = OldRows { table: "outbox", key: "id", time: "created_at", only: Some("state = 'given_up'") };
     old.sweep(db, range).await
 }
 

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 
 use super::{Lifetimes, SessionId};
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, NARROW_ROWS, OldRows, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// The effect of a refresh token.
@@ -95,13 +95,8 @@ async fn use_first(
 
 /// Removes a batch of generations that expired in `range`.
 pub(super) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows {
-        table: "refresh_tokens",
-        key: "session_id, generation",
-        time: "expires_at",
-        only: None,
-        at_once: NARROW_ROWS,
-    };
+    let old =
+        OldRows { table: "refresh_tokens", key: "session_id, generation", time: "expires_at", only: None };
     old.sweep(db, range).await
 }
 

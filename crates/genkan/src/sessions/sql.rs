@@ -6,7 +6,7 @@ use sqlx::Row as _;
 
 use super::SessionId;
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 
 pub(super) async fn insert(
@@ -119,13 +119,13 @@ pub(super) async fn is_alive(db: &Db, id: &SessionId, did: &Did) -> Result<bool>
 
 /// Removes a batch of sessions that ended in `range`.
 pub(super) async fn sweep_ended(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "sessions", key: "id", time: "ended_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "sessions", key: "id", time: "ended_at", only: None };
     old.sweep(db, range).await
 }
 
 /// Removes a batch of sessions that expired in `range`.
 pub(super) async fn sweep_expired(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "sessions", key: "id", time: "expires_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "sessions", key: "id", time: "expires_at", only: None };
     old.sweep(db, range).await
 }
 

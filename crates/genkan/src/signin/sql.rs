@@ -410,7 +410,6 @@ pub(super) async fn sweep_for_requests(db: &Db, range: SweepRange) -> Result<Bat
         key: "device, did, request",
         time: "entered_at",
         only: Some("request <> ''"),
-        at_once: ROWS,
     };
     old.sweep(db, range).await
 }

@@ -84,12 +84,13 @@ fn may_hold_sql(source: &Source) -> bool {
 }
 
 /// Files outside of a `sql.rs` that own a table.
-const OWNERS: [&str; 7] = [
+const OWNERS: [&str; 8] = [
     "db/audit.rs",
     // Catalogues of the databases themselves.
     "db/dialect.rs",
     "db/feed.rs",
     "db/migrate.rs",
+    "db/watch.rs",
     "db/replicas.rs",
     "limits/shared.rs",
     "sessions/generations.rs",

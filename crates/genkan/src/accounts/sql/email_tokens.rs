@@ -4,7 +4,7 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{self, Db, Error, Tx};
 use crate::mail::Reason;
 
@@ -94,8 +94,7 @@ pub(in crate::accounts) async fn remove_all(tx: &mut Tx, did: &Did) -> db::Resul
 
 /// Removes a batch of codes that expired in `range`.
 pub(in crate::accounts) async fn sweep(db: &Db, range: SweepRange) -> db::Result<Batch> {
-    let old =
-        OldRows { table: "email_tokens", key: "did, purpose", time: "expires_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "email_tokens", key: "did, purpose", time: "expires_at", only: None };
     old.sweep(db, range).await
 }
 

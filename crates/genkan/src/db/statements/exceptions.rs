@@ -17,14 +17,17 @@ const WALKS: &[(&str, &str)] = &[
 /// Statements that no test on PostgreSQL executes, by their whole text, and why.
 const UNEXECUTED: &[(&str, &str)] = &[
     ("SELECT 1 AS found FROM sqlite_master WHERE type = 'table' AND name = $1", "a table that SQLite has"),
+    ("SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('table', 'index')", "only SQLite has it"),
+    ("SELECT COUNT(*) AS found FROM … NOT INDEXED", "reads a damaged SQLite file"),
+    ("SELECT COUNT(*) AS found FROM … INDEXED BY … ", "reads a damaged SQLite file"),
     ("DELETE FROM replicas", "at the start of the only process of a SQLite file"),
 ];
 
 /// What the program inserts into a text, for each gap in it that is a variable. `*` stands for
 /// anything. Each of the resulting texts must be executed.
 ///
-/// Gaps that are constants or macros need no entry, and neither do those of `leases_on!` and of
-/// `SealedColumn`, whose values are in the source.
+/// Gaps that are constants or macros need no entry, and neither do those of `leases_on!`,
+/// `SealedColumn`, `OldRows` and `Turns`, whose values are in the source.
 pub(super) const INSERTED: &[(&str, &[&str])] = &[
     ("SELECT {COLUMNS} FROM accounts WHERE {column} = $1", &["did", "handle", "email_key"]),
     ("SELECT 1 FROM accounts WHERE {column} = $1", &["handle", "next_handle", "email_key"]),
@@ -44,6 +47,8 @@ pub(super) const INSERTED: &[(&str, &[&str])] = &[
         &["ORDER BY id", "WHERE id = $1"],
     ),
     ("INSERT INTO oauth_seen (hash, expires_at) VALUES {}", &["*"]),
+    ("SELECT COUNT(*) AS found FROM {table} NOT INDEXED", &["*"]),
+    ("SELECT COUNT(*) AS found FROM {table} INDEXED BY {name}", &["*"]),
 ];
 
 /// Whether a statement may walk through a large table.

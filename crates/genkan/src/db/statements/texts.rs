@@ -156,21 +156,40 @@ fn fill(text: &str, sources: &[(String, String)]) -> Option<Vec<String>> {
         let tables = sources.iter().flat_map(|(_, code)| values_after(code, "leases_on!(", ""));
         return Some(tables.map(|table| replaced(text, "$table", table)).collect());
     }
+    let of_type = |name: &'static str| sources.iter().flat_map(move |(_, code)| code.split(name).skip(1));
+    if text.contains("{is_old}") {
+        let text = text.replace("{is_old}", "{time} < $1 AND {time} >= $2{only}");
+        return Some(of_type("OldRows {").filter_map(|rows| of_value(&text, rows, OLD_ROWS)).collect());
+    }
+    if text.contains("{only}") && text.contains("{column}") {
+        return Some(of_type("Turns {").filter_map(|turns| of_value(text, turns, TURNS)).collect());
+    }
     if text.contains("{table}") && text.contains("{column}") {
-        let of_columns = sources.iter().flat_map(|(_, code)| code.split("SealedColumn {").skip(1));
-        return Some(of_columns.filter_map(|column| of_sealed_column(text, column)).collect());
+        let columns = of_type("SealedColumn {");
+        return Some(columns.filter_map(|column| of_value(text, column, SEALED_COLUMN)).collect());
     }
     gaps(text).all(|gap| !is_variable(gap)).then(|| vec![text.to_owned()])
 }
 
-/// Returns the text for one sealed column. The definition of the type has no values.
-fn of_sealed_column(text: &str, column: &str) -> Option<String> {
-    let column = column.split_once('}')?.0;
+const OLD_ROWS: &[&str] = &["table", "key", "time"];
+const TURNS: &[&str] = &["table", "key", "column"];
+const SEALED_COLUMN: &[&str] = &["table", "key", "column", "row"];
+
+/// Returns the text for one value of a type whose fields name a table and columns of it. The definition
+/// of the type has no values.
+fn of_value(text: &str, value: &str, fields: &[&str]) -> Option<String> {
+    let value = value.split_once('}')?.0;
     let mut text = text.to_owned();
-    for field in ["table", "key", "column", "row"] {
-        text = replaced(&text, field, values_after(column, field, ": ").next()?);
+    for field in fields {
+        text = replaced(&text, field, values_after(value, field, ": ").next()?);
     }
-    Some(text)
+    let only = match values_after(value, "only", ": Some(").next() {
+        Some(only) => format!(" AND {only}"),
+        None if value.contains("only: None") => String::new(),
+        // A variable has it.
+        None => "{*}".to_owned(),
+    };
+    Some(text.replace("{only}", &only))
 }
 
 /// Returns the literals that follow `name` and `joint` in the code.
@@ -279,6 +298,10 @@ mod tests {
         assert_eq!(of("format!(\"SELECT a FROM {}\", table)").unknown.len(), 1);
         assert_eq!(of("push_str(\"SELECT a FROM \")").unknown.len(), 1);
         assert_eq!(of("\"SELECT 1 FROM accounts WHERE {column} = $1\"").statements.len(), 3);
+        let old = "OldRows { table: \"b\", key: \"c\", time: \"d\", only: Some(\"e\") } \
+            OldRows { table: \"f\", key: \"g\", time: \"h\", only: None } \"DELETE FROM {table} WHERE {is_old}\"";
+        assert_eq!(missing(old, &["DELETE FROM f WHERE h < $1 AND h >= $2"]), 1);
+        assert_eq!(missing(old, &["DELETE FROM b WHERE d < $1 AND d >= $2 AND e"]), 1);
         let leases = "leases_on!(\"b\") leases_on!(\"c\") concat!(\"DELETE FROM \", $table, \" WHERE d\")";
         assert_eq!(missing(leases, &["DELETE FROM c WHERE d"]), 1);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// Stores a scope under its hash, or notes that it was used. The sweep counts from the last use, so a
@@ -45,7 +45,7 @@ pub(in crate::links) async fn find(db: &Db, hash: &str) -> Result<Option<String>
 
 /// Removes a batch of scopes that were last used in `range`.
 pub(in crate::links) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "link_clients", key: "hash", time: "used_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "link_clients", key: "hash", time: "used_at", only: None };
     old.sweep(db, range).await
 }
 

@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::{Origin, Timestamp};
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::turns::{Turns, heal_turns};
 use crate::db::{Db, Error, Result, Tx};
 use crate::links::discovery::Server;
@@ -498,8 +498,7 @@ pub(in crate::links) async fn is_client_key_in_use(db: &Db, key: &str) -> Result
 
 /// Removes a batch of sessions that ended in `range`.
 pub(in crate::links) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old =
-        OldRows { table: "links", key: "id", time: "ended_at", only: Some("state = 'dead'"), at_once: ROWS };
+    let old = OldRows { table: "links", key: "id", time: "ended_at", only: Some("state = 'dead'") };
     old.sweep(db, range).await
 }
 

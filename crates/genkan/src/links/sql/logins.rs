@@ -4,7 +4,7 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 use crate::links::discovery::Server;
 
@@ -78,6 +78,6 @@ pub(in crate::links) async fn take(tx: &mut Tx, state: &str) -> Result<Option<Lo
 
 /// Removes a batch of sign-ins that expired in `range`.
 pub(in crate::links) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "link_logins", key: "state", time: "expires_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "link_logins", key: "state", time: "expires_at", only: None };
     old.sweep(db, range).await
 }

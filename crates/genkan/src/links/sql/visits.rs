@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 
 pub(in crate::links) async fn put(
@@ -60,7 +60,6 @@ pub(in crate::links) async fn remove(tx: &mut Tx, device: &str, did: &Did) -> Re
 
 /// Removes a batch of visits that expired in `range`.
 pub(in crate::links) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old =
-        OldRows { table: "link_visits", key: "device, did", time: "expires_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "link_visits", key: "device, did", time: "expires_at", only: None };
     old.sweep(db, range).await
 }

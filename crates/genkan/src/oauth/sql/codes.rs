@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::ids::{CodeId, GrantId};
 use crate::oauth::parameters::RequestParameters;
@@ -146,13 +146,8 @@ pub(in crate::oauth) async fn remove_unused_of(tx: &mut Tx, did: &Did) -> Result
 /// A second use of a code ends its grant, so the code of a grant is kept as long as the grant: see
 /// [`remove_of_grant`].
 pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows {
-        table: "oauth_codes",
-        key: "hash",
-        time: "expires_at",
-        only: Some("grant_id IS NULL"),
-        at_once: ROWS,
-    };
+    let old =
+        OldRows { table: "oauth_codes", key: "hash", time: "expires_at", only: Some("grant_id IS NULL") };
     old.sweep(db, range).await
 }
 

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::grant::{Grant, GrantPlace};
 use crate::oauth::ids::GrantId;
@@ -220,20 +220,14 @@ pub(in crate::oauth) async fn linked_and_idle(
 
 /// Removes a batch of grants that ended in `range`, with their codes.
 pub(in crate::oauth) async fn sweep_ended(db: &Db, range: SweepRange) -> Result<Batch> {
-    sweep(
-        db,
-        range,
-        OldRows { table: "oauth_grants", key: "id", time: "ended_at", only: None, at_once: ROWS },
-    )
-    .await
+    sweep(db, range, OldRows { table: "oauth_grants", key: "id", time: "ended_at", only: None }).await
 }
 
 /// Removes a batch of home accounts' grants that ran out in `range`, with their codes. Those of
 /// linked accounts end first, together with their links.
 pub(in crate::oauth) async fn sweep_idle(db: &Db, range: SweepRange) -> Result<Batch> {
     let only = Some("place = 'home'");
-    sweep(db, range, OldRows { table: "oauth_grants", key: "id", time: "idle_until", only, at_once: ROWS })
-        .await
+    sweep(db, range, OldRows { table: "oauth_grants", key: "id", time: "idle_until", only }).await
 }
 
 async fn sweep(db: &Db, range: SweepRange, old: OldRows) -> Result<Batch> {

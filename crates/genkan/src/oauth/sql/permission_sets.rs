@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// The result of a permission set's last resolution.
@@ -69,14 +69,13 @@ pub(in crate::oauth) async fn sweep_unused(db: &Db, range: SweepRange) -> Result
         key: "nsid",
         time: "checked_at",
         only: Some("used_at IS NULL AND document IS NOT NULL"),
-        at_once: ROWS,
     };
     old.sweep(db, range).await
 }
 
 /// Removes a batch of documents that a grant last used in `range`.
 pub(in crate::oauth) async fn sweep_used(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "permission_sets", key: "nsid", time: "used_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "permission_sets", key: "nsid", time: "used_at", only: None };
     old.sweep(db, range).await
 }
 
@@ -104,13 +103,8 @@ pub(in crate::oauth) async fn put_problem(
 pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
     // Anyone can make Genkan look a name up. Only failed lookups are removed, since grants may need
     // a document.
-    let old = OldRows {
-        table: "permission_sets",
-        key: "nsid",
-        time: "checked_at",
-        only: Some("document IS NULL"),
-        at_once: ROWS,
-    };
+    let old =
+        OldRows { table: "permission_sets", key: "nsid", time: "checked_at", only: Some("document IS NULL") };
     old.sweep(db, range).await
 }
 

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::ids::RequestUri;
 use crate::oauth::parameters::RequestParameters;
@@ -101,7 +101,7 @@ pub(in crate::oauth) async fn remove(tx: &mut Tx, uri: &RequestUri) -> Result<()
 
 /// Removes a batch of requests that expired in `range`.
 pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "oauth_requests", key: "id", time: "expires_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "oauth_requests", key: "id", time: "expires_at", only: None };
     old.sweep(db, range).await
 }
 

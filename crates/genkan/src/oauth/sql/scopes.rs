@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 use crate::oauth::scope::{ExpandedScope, TokenScope};
 
@@ -41,7 +41,7 @@ pub(in crate::oauth) async fn find(db: &Db, id: &str) -> Result<Option<ExpandedS
 
 /// Removes a batch of scopes that were last used in `range`.
 pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old = OldRows { table: "oauth_scopes", key: "id", time: "used_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "oauth_scopes", key: "id", time: "used_at", only: None };
     old.sweep(db, range).await
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, NARROW_ROWS, OldRows, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// Records a hash. Returns `true` if it was not present. The unique key decides, on any number of
@@ -62,8 +62,7 @@ pub(in crate::oauth) async fn insert_all(
 
 /// Removes a batch of hashes that expired in `range`.
 pub(in crate::oauth) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old =
-        OldRows { table: "oauth_seen", key: "hash", time: "expires_at", only: None, at_once: NARROW_ROWS };
+    let old = OldRows { table: "oauth_seen", key: "hash", time: "expires_at", only: None };
     old.sweep(db, range).await
 }
 

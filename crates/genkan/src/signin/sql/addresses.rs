@@ -4,7 +4,7 @@ use genkan_protocol::syntax::Did;
 use sqlx::Row as _;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::{Db, Result, Tx};
 
 /// Returns when an account was last signed in to from an address.
@@ -50,7 +50,6 @@ pub(in crate::signin) async fn forget(tx: &mut Tx, did: &Did) -> Result<()> {
 }
 
 pub(in crate::signin) async fn sweep(db: &Db, range: SweepRange) -> Result<Batch> {
-    let old =
-        OldRows { table: "known_addresses", key: "did, address", time: "seen_at", only: None, at_once: ROWS };
+    let old = OldRows { table: "known_addresses", key: "did, address", time: "seen_at", only: None };
     old.sweep(db, range).await
 }
