@@ -77,7 +77,7 @@ impl Db {
     ///
     /// # Errors
     ///
-    /// [`Error::Outdated`] if its schema lacks a step. [`Upgrade`] applies it, without a limit of time.
+    /// [`Error::Outdated`] if its schema lacks a step. `Upgrade` applies it, without a limit of time.
     pub async fn open(url: &DatabaseUrl, size: PoolSize) -> Result<Self> {
         let opened = async {
             let db = Self::connect(url, size).await?;
