@@ -48,7 +48,7 @@ impl Addresses {
     ///
     /// # Errors
     ///
-    /// [`Cause::Name`] when no addresses are known and there are none within the limit.
+    /// [`Cause::Name`] when no address is known and the lookup finds none within the limit.
     pub(crate) async fn find<F>(
         &self,
         limit: Duration,

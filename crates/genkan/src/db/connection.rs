@@ -392,8 +392,8 @@ mod tests {
         }
     }
 
-    /// Each of them releases the locks of a dead machine by itself, and in another situation: between
-    /// two statements, while one runs, or while an answer is on its way.
+    /// Each setting releases the locks of a dead machine in a situation of its own: between two
+    /// statements, during a statement, or while an answer is being sent.
     #[tokio::test]
     #[ignore = "needs GENKAN_TEST_POSTGRES"]
     async fn the_server_watches_over_each_session() {

@@ -110,7 +110,7 @@ async fn the_cookie_rotates_and_its_old_value_is_a_sign_of_theft(db: Db) {
     assert_ne!(stolen.device, rotated.device);
     assert_eq!(harness.dids(&stolen, None).await, Vec::<String>::new());
     let owner = harness.visit(Some(&new)).await;
-    assert_ne!(owner.device, rotated.device, "the device is gone for whoever has its cookies");
+    assert_ne!(owner.device, rotated.device, "nobody gets in with its cookies any more");
     assert_eq!(harness.sign_ins.devices_of(&ann).await.unwrap(), []);
 }
 
