@@ -80,8 +80,9 @@ async fn an_email_reaches_the_folder_and_leaves_the_outbox(db: Db) {
     harness.put_code(Language::English).await;
     let sealed: String =
         sqlx::query_scalar("SELECT sealed FROM outbox").fetch_one(db.reader()).await.unwrap();
-    // Address and code are sealed as long as the email waits.
-    assert!(!sealed.contains("ABCDE") && !sealed.contains("ann"), "{sealed}");
+    // Address and code are sealed as long as the email waits. Shorter texts than these occur in ciphertext by chance.
+    assert!(sealed.starts_with("v1."));
+    assert!(!sealed.contains("ABCDE-FGHIJ") && !sealed.contains("ann@example.org"));
     assert_eq!(harness.mail.post_due().await.unwrap(), 1);
     let emails = harness.emails();
     let [email] = emails.as_slice() else { panic!("{emails:?}") };
