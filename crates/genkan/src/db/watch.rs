@@ -109,13 +109,13 @@ impl Db {
     }
 
     async fn keep_log_small(&self, file: &DatabaseFile) -> Error {
-        let mut connection = None;
+        let mut log = Log::default();
         loop {
             tokio::time::sleep(TRUNCATE_EVERY).await;
             if file.log_size() > SMALL_LOG
-                && let Err(cause) = self.truncate_log(&mut connection, file.log_size()).await
+                && let Err(cause) = self.move_log(&mut log, file.log_size()).await
             {
-                connection = None;
+                log = Log::default();
                 tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
                     file = %file.path.display(),
@@ -125,14 +125,24 @@ impl Db {
         }
     }
 
-    /// Moves the write-ahead log into the database and makes its file empty.
-    async fn truncate_log(&self, connection: &mut Option<AnyConnection>, size: u64) -> Result<()> {
-        let on = match connection {
+    /// Moves the write-ahead log into the database. Makes its file empty when little was written
+    /// since the last look, or when it has become large.
+    ///
+    /// Otherwise the file is written from its beginning again. A file that grows costs each commit
+    /// another write, and a busy server would let it grow all the time.
+    async fn move_log(&self, log: &mut Log, size: u64) -> Result<()> {
+        let on = match &mut log.connection {
             Some(on) => on,
-            None => connection.insert(self.connect_apart().await?),
+            None => log.connection.insert(self.connect_apart().await?),
         };
         // Does nearly all of the work, while others read and write.
-        on.execute("PRAGMA wal_checkpoint(PASSIVE)").await?;
+        let moved = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *on).await?;
+        let pages: i64 = moved.try_get("log")?;
+        let written = if pages < log.pages { pages } else { pages - log.pages };
+        log.pages = pages;
+        if written > FEW_PAGES && size <= LARGE_LOG {
+            return Ok(());
+        }
         // Keeps writers waiting until the last readers have left the log. It does not wait for them
         // unless the log has become large, and tries again later.
         let patience = if size > LARGE_LOG { "PRAGMA busy_timeout = 500" } else { "PRAGMA busy_timeout = 0" };
@@ -140,6 +150,14 @@ impl Db {
         on.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
         Ok(())
     }
+}
+
+/// What [`Db::move_log`] knows of its last look at the write-ahead log.
+#[derive(Default)]
+struct Log {
+    connection: Option<AnyConnection>,
+    /// Pages that were in it, moved or not.
+    pages: i64,
 }
 
 impl Db {
@@ -165,6 +183,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TRUNCATE_EVERY: Duration = Duration::from_secs(10);
 /// Bytes. A log of this size is left as it is.
 const SMALL_LOG: u64 = 1 << 20;
+/// Pages of 4 KiB that a server without much to do writes between two looks.
+const FEW_PAGES: i64 = 256;
 /// Bytes. The writer itself moves a log of 16 MiB. It grows past that while there are always
 /// readers.
 const LARGE_LOG: u64 = 64 << 20;
@@ -230,26 +250,36 @@ mod tests {
         let db = &fresh.db;
         let file = db.write.state.file().unwrap();
         let text = "x".repeat(1 << 20);
-        for id in 0..3 {
-            sqlx::query("INSERT INTO replicas (id, name, started_at, seen_at) VALUES ($1, $2, 0, 0)")
-                .bind(id.to_string())
-                .bind(&text)
-                .execute(db.writer())
-                .await
-                .unwrap();
+        let write = async |name: &str| {
+            for id in 0..3 {
+                sqlx::query("INSERT INTO replicas (id, name, started_at, seen_at) VALUES ($1, $2, 0, 0)")
+                    .bind(format!("{name} {id}"))
+                    .bind(&text)
+                    .execute(db.writer())
+                    .await
+                    .unwrap();
+            }
+        };
+        write("a").await;
+        let size = file.log_size();
+        assert!(size > 3 * SMALL_LOG);
+        let mut log = Log::default();
+        for name in ["b", "c", "d"] {
+            db.move_log(&mut log, file.log_size()).await.unwrap();
+            write(name).await;
+            assert!((size..=size + SMALL_LOG).contains(&file.log_size()), "written again from its beginning");
         }
-        assert!(file.log_size() > 3 * SMALL_LOG);
-        let mut connection = None;
+        db.move_log(&mut log, file.log_size()).await.unwrap();
         // A writer at work is not disturbed.
         let mut tx = db.begin().await.unwrap();
-        sqlx::query("DELETE FROM replicas WHERE id = '1'").execute(&mut *tx).await.unwrap();
-        db.truncate_log(&mut connection, file.log_size()).await.unwrap();
+        sqlx::query("DELETE FROM replicas WHERE id = 'b 1'").execute(&mut *tx).await.unwrap();
+        db.move_log(&mut log, file.log_size()).await.unwrap();
         tx.commit().await.unwrap();
-        db.truncate_log(&mut connection, file.log_size()).await.unwrap();
-        assert_eq!(file.log_size(), 0);
+        db.move_log(&mut log, file.log_size()).await.unwrap();
+        assert_eq!(file.log_size(), 0, "little was written since the last look");
         let kept: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM replicas").fetch_one(db.reader()).await.unwrap();
-        assert_eq!(kept, 2);
+        assert_eq!(kept, 11);
         assert_eq!(db.quick_check(file).await.unwrap(), "ok");
     }
 }
