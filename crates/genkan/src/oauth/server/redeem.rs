@@ -43,7 +43,7 @@ impl OAuth {
     #[expect(clippy::too_many_arguments, reason = "the parameters of the request, once")]
     pub(super) async fn redeem(
         &self,
-        code: &str,
+        (id, peeked): (&CodeId, Option<&codes::PeekedCode>),
         redirect_uri: &str,
         verifier: &str,
         client: &Client,
@@ -52,16 +52,15 @@ impl OAuth {
         waiting: &WaitingClient,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        let id = CodeId::of(code);
         // Looked up before the transaction, so that it holds no row while other servers are asked.
-        let (account, scope) = match codes::peek(&self.db, &id).await? {
+        let (account, scope) = match peeked {
             Some(code) => (self.accounts.find(&code.did).await?, Some(self.sets.expand(&code.scope).await?)),
             None => (None, None),
         };
         let redemption =
             Redemption { client, proven, proof, redirect_uri, verifier, account: account.as_ref(), scope };
         let Redeemed { outcome, leaked } =
-            db::repeated(|| self.redeem_once(&id, &redemption, waiting, now)).await?;
+            db::repeated(|| self.redeem_once(id, &redemption, waiting, now)).await?;
         if let Some(code) = leaked
             && let Err(cause) = self.sign_ins.sign_out_at(&code.device, &code.did).await
         {
@@ -236,12 +235,17 @@ mod tests {
         tx.commit().await.unwrap();
         db.give_way_once("oauth_grants").await;
         let (uri, waiting) = (&code.pushed.redirect_uri, WaitingClient::patient());
-        let redeemed = oauth.redeem("code", uri, &verifier, &client, &proven, None, &waiting, now).await;
+        let id = CodeId::of("code");
+        let peeked = codes::peek(db, &id).await.unwrap();
+        let found = (&id, peeked.as_ref());
+        let redeemed = oauth.redeem(found, uri, &verifier, &client, &proven, None, &waiting, now).await;
         assert_eq!(db.gave_way("oauth_grants").await, 2);
         let token = redeemed.unwrap().refresh.unwrap();
         db.give_way_once("oauth_grants").await;
         let form = Form::parse(b"").unwrap();
-        let refreshed = oauth.refresh(token.expose(), &form, &client, None, Purpose::GoOn, now).await;
+        let id = oauth.refresh_tokens.read(token.expose()).unwrap();
+        let grant = grants::find(db, &id.grant).await.unwrap().unwrap();
+        let refreshed = oauth.refresh(Some((id, grant)), &form, &client, None, Purpose::GoOn, now).await;
         assert!(db.gave_way("oauth_grants").await > 1);
         refreshed.unwrap();
     }

@@ -21,6 +21,7 @@ use crate::oauth::parameters::ClientAuth;
 use crate::oauth::scope::ExpandedScope;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::grants;
+use crate::oauth::tokens::RefreshTokenId;
 
 /// A refresh of a grant.
 #[derive(Clone)]
@@ -36,25 +37,21 @@ struct RefreshRequest<'a> {
 }
 
 impl OAuth {
+    /// Issues the next tokens of a grant. `presented` is the refresh token and its grant, as far as
+    /// they are known.
     pub(in crate::oauth) async fn refresh(
         &self,
-        token: &str,
+        presented: Option<(RefreshTokenId, Grant)>,
         form: &Form,
         client: &Client,
         proof: Option<&Proof>,
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
-        // A token that cannot be read leads on, so that the client is authenticated before it
-        // learns anything.
-        let id = self.refresh_tokens.read(token);
-        let grant = match &id {
-            Some(id) => grants::find(&self.db, &id.grant).await?,
-            None => None,
-        };
+        // An unknown token leads on, so that the client is authenticated before it learns anything.
         // Found out before the transaction, because the client's key set may have to be fetched.
-        let key_is_gone = match &grant {
-            Some(grant) => self.clients.lacks_key_of(client, &grant.client_auth, purpose).await?,
+        let key_is_gone = match &presented {
+            Some((_, grant)) => self.clients.lacks_key_of(client, &grant.client_auth, purpose).await?,
             None => false,
         };
         let proven = match self.authenticate(client, form, proof, purpose).await {
@@ -65,7 +62,7 @@ impl OAuth {
             }
             done => done?,
         };
-        let (Some(id), Some(grant)) = (id, grant) else {
+        let Some((id, grant)) = presented else {
             return Err(Error::grant("the refresh token is invalid"));
         };
         let account = self.accounts.find(&grant.did).await?;

@@ -14,6 +14,7 @@ use crate::oauth::grant::Grant;
 use crate::oauth::ids::CodeId;
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{codes, grants};
+use crate::oauth::tokens::RefreshTokenId;
 
 impl OAuth {
     /// Answers the token endpoint. The order is proof, client, grant. One transaction uses
@@ -36,26 +37,36 @@ impl OAuth {
         let proof = proof.as_ref();
         let asked = TokenRequest::parse(form)?;
         let client_id = form.required("client_id")?;
-        let purpose = match &asked {
-            TokenRequest::Code { code, .. } => self.purpose_of_code(code, client_id, now).await?,
-            TokenRequest::Refresh { refresh_token } => match self.refresh_tokens.read(refresh_token) {
-                Some(id) => {
-                    let grant = grants::find(&self.db, &id.grant).await?;
-                    purpose_of_grant(grant.as_ref(), client_id, now)
-                }
-                None => Purpose::Recall,
-            },
-        };
+        let presented = self.find_presented(&asked).await?;
+        let purpose = presented.purpose(client_id, now);
         let Some(client) = self.clients.find(client_id, purpose).await? else {
             return Err(db::repeated(|| self.refuse_unknown(&asked, proof, now)).await?);
         };
-        match asked {
-            TokenRequest::Code { code, redirect_uri, verifier } => {
+        match (asked, presented) {
+            (TokenRequest::Code { redirect_uri, verifier, .. }, Presented::Code(id, code)) => {
                 let proven = self.authenticate(&client, form, proof, purpose).await?;
-                self.redeem(&code, &redirect_uri, &verifier, &client, &proven, proof, waiting, now).await
+                let found = (&id, code.as_ref());
+                self.redeem(found, &redirect_uri, &verifier, &client, &proven, proof, waiting, now).await
+            }
+            (_, Presented::Code(..)) => unreachable!("a refresh token is no code"),
+            (_, Presented::Refresh(found)) => self.refresh(found, form, &client, proof, purpose, now).await,
+        }
+    }
+
+    /// Reads what is stored for a code or a refresh token, without using it up.
+    async fn find_presented(&self, asked: &TokenRequest) -> Result<Presented, Error> {
+        match asked {
+            TokenRequest::Code { code, .. } => {
+                let id = CodeId::of(code);
+                let code = codes::peek(&self.db, &id).await?;
+                Ok(Presented::Code(id, code))
             }
             TokenRequest::Refresh { refresh_token } => {
-                self.refresh(&refresh_token, form, &client, proof, purpose, now).await
+                let Some(id) = self.refresh_tokens.read(refresh_token) else {
+                    return Ok(Presented::Refresh(None));
+                };
+                let grant = grants::find(&self.db, &id.grant).await?;
+                Ok(Presented::Refresh(grant.map(|grant| (id, grant))))
             }
         }
     }
@@ -89,12 +100,26 @@ impl OAuth {
         tx.commit().await?;
         Ok(Error::nothing_live())
     }
+}
 
-    async fn purpose_of_code(&self, code: &str, client_id: &str, now: Timestamp) -> Result<Purpose, Error> {
-        let code = codes::peek(&self.db, &CodeId::of(code)).await?;
-        let is_live =
-            code.is_some_and(|code| code.client_id == client_id && !code.is_used && now < code.expires_at);
-        Ok(if is_live { Purpose::GoOn } else { Purpose::Recall })
+/// What a client presents for tokens.
+enum Presented {
+    Code(CodeId, Option<codes::PeekedCode>),
+    /// `None` if the token cannot be read or its grant is not stored.
+    Refresh(Option<(RefreshTokenId, Grant)>),
+}
+
+impl Presented {
+    fn purpose(&self, client_id: &str, now: Timestamp) -> Purpose {
+        match self {
+            Self::Code(_, code) => {
+                let is_live = code.as_ref().is_some_and(|code| {
+                    code.client_id == client_id && !code.is_used && now < code.expires_at
+                });
+                if is_live { Purpose::GoOn } else { Purpose::Recall }
+            }
+            Self::Refresh(found) => purpose_of_grant(found.as_ref().map(|(_, grant)| grant), client_id, now),
+        }
     }
 }
 
