@@ -11,7 +11,7 @@ use genkan_protocol::syntax::{Did, Handle};
 
 use super::sql::accounts as sql;
 use super::{Account, Standing};
-use crate::base::{ByteCache, Weigh, byte_cache};
+use crate::base::{ByteCache, CacheSize, Weigh};
 use crate::db::feed::{Change, Feed};
 use crate::db::{Db, FeedCache, Result};
 use crate::fleet::HostId;
@@ -30,15 +30,15 @@ pub(crate) struct Home {
 pub(crate) struct AccountHosts {
     db: Db,
     by_did: FeedCache<Box<str>, Option<Arc<Home>>>,
-    by_handle: Arc<ByteCache<Box<str>, Box<str>>>,
+    by_handle: ByteCache<Box<str>, Box<str>>,
 }
 
 impl AccountHosts {
     pub(super) fn new(db: Db, feed: &Feed) -> Self {
-        let by_did = FeedCache::new(feed, Change::Account, (BYTES, TYPICAL), |entries, did| {
+        let by_did = FeedCache::new(feed, Change::Account, BY_DID, |entries, did| {
             entries.remove(did);
         });
-        Self { db, by_did, by_handle: Arc::new(byte_cache(BYTES, TYPICAL)) }
+        Self { db, by_did, by_handle: BY_HANDLE.build() }
     }
 
     /// Returns the home of a DID from the cache. `Some(None)` means that it is known to have none
@@ -102,8 +102,8 @@ impl Weigh for Home {
 }
 
 /// The most bytes of each cache: some 100 000 accounts with a `did:plc`.
-const BYTES: usize = 32 << 20;
-const TYPICAL: usize = 320;
+const BY_DID: CacheSize = CacheSize { name: "hosts_by_did", bytes: 32 << 20, typical: 320 };
+const BY_HANDLE: CacheSize = CacheSize { name: "hosts_by_handle", ..BY_DID };
 
 #[cfg(test)]
 mod tests {

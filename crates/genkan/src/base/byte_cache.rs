@@ -3,8 +3,11 @@
 //! Strangers cause most entries of Genkan's caches, and choose their texts. So a bound on the number
 //! of entries would bound no memory.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use genkan_protocol::syntax::{Did, Handle};
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -12,17 +15,85 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::{Origin, Timestamp};
 
-/// A cache of at most so many bytes; see [`byte_cache`].
-pub(crate) type ByteCache<K, V> = Cache<K, V, ByBytes>;
+/// A cache of at most so many bytes; see [`CacheSize::build`]. Cheap to clone; all clones share one
+/// cache.
+pub(crate) struct ByteCache<K, V>(Arc<Cache<K, V, ByBytes>>);
 
-/// Creates a cache of at most `bytes`. `typical` is the usual size of an entry; it only sizes the
-/// record of entries that were evicted.
-///
-/// An entry of more than a shard, which has 1 MiB or the whole of a smaller cache, is not kept.
-pub(crate) fn byte_cache<K: Weigh + Eq + Hash, V: Weigh + Clone>(
-    bytes: usize,
-    typical: usize,
-) -> ByteCache<K, V> {
+/// The name of a cache, and its bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CacheSize {
+    /// The label of its metric.
+    pub(crate) name: &'static str,
+    /// The most bytes that it takes.
+    pub(crate) bytes: usize,
+    /// The usual bytes of an entry. It only sizes the record of entries that were evicted.
+    pub(crate) typical: usize,
+}
+
+impl CacheSize {
+    /// Creates the cache. An entry of more than a shard, which has 1 MiB or the whole of a smaller
+    /// cache, is not kept.
+    pub(crate) fn build<K, V>(self) -> ByteCache<K, V>
+    where
+        K: Weigh + Eq + Hash + Send + Sync + 'static,
+        V: Weigh + Clone + Send + Sync + 'static,
+    {
+        let cache = Arc::new(quick_cache(self.bytes, self.typical));
+        let weighed: Weak<dyn Weighed> = Arc::downgrade(&(Arc::clone(&cache) as Arc<dyn Weighed>));
+        let mut caches = CACHES.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|(_, cache)| cache.strong_count() > 0);
+        caches.push((self.name, weighed));
+        ByteCache(cache)
+    }
+}
+
+/// The bytes that the caches of this process take now, by name.
+pub(crate) fn cache_bytes() -> BTreeMap<&'static str, u64> {
+    let mut bytes = BTreeMap::new();
+    for (name, cache) in CACHES.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        *bytes.entry(*name).or_default() += cache.upgrade().map_or(0, |cache| cache.bytes());
+    }
+    bytes
+}
+
+/// Every cache of this process, for the metrics. Memory belongs to the process, so this list does too.
+static CACHES: Mutex<Vec<(&str, Weak<dyn Weighed>)>> = Mutex::new(Vec::new());
+
+trait Weighed: Send + Sync {
+    fn bytes(&self) -> u64;
+}
+
+impl<K, V> Weighed for Cache<K, V, ByBytes>
+where
+    K: Weigh + Eq + Hash + Send + Sync,
+    V: Weigh + Clone + Send + Sync,
+{
+    fn bytes(&self) -> u64 {
+        self.weight()
+    }
+}
+
+impl<K, V> Deref for ByteCache<K, V> {
+    type Target = Cache<K, V, ByBytes>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<K, V> Clone for ByteCache<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, V> fmt::Debug for ByteCache<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ByteCache")
+    }
+}
+
+fn quick_cache<K: Weigh + Eq + Hash, V: Weigh + Clone>(bytes: usize, typical: usize) -> Cache<K, V, ByBytes> {
     let options = OptionsBuilder::new()
         .shards((bytes / SHARD).clamp(1, MOST_SHARDS).next_power_of_two())
         .estimated_items_capacity((bytes / typical.max(1)).max(1))
@@ -148,7 +219,7 @@ mod tests {
     use super::*;
 
     /// The memory that a cache takes: its own, and that of its entries.
-    fn taken<K: Weigh + Eq + Hash + Clone, V: Weigh + Clone>(cache: &ByteCache<K, V>) -> usize {
+    fn taken<K: Weigh + Eq + Hash + Clone, V: Weigh + Clone>(cache: &Cache<K, V, ByBytes>) -> usize {
         let entries: usize = cache.iter().map(|(key, value)| key.heap_bytes() + value.heap_bytes()).sum();
         cache.memory_used().total() + entries
     }
@@ -157,7 +228,7 @@ mod tests {
     fn no_entries_make_a_cache_larger_than_its_bound() {
         const BOUND: usize = 4 << 20;
         for size in [0, 1, 100, 2000, 30_000, 1 << 20, 3 << 20] {
-            let cache: ByteCache<Box<str>, Arc<str>> = byte_cache(BOUND, 200);
+            let cache: Cache<Box<str>, Arc<str>, ByBytes> = quick_cache(BOUND, 200);
             for number in 0..(3 * BOUND / (size + 100)).max(20) {
                 // Read once, so that entries are not only of the kind that is evicted first.
                 let key: Box<str> = number.to_string().into();
@@ -199,8 +270,23 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_caches_are_told_by_name_as_long_as_they_live() {
+        let size = CacheSize { name: "told", bytes: 1 << 20, typical: 100 };
+        let told = || cache_bytes().get("told").copied();
+        let (one, other) = (size.build::<Box<str>, Arc<str>>(), size.build::<Box<str>, Arc<str>>());
+        assert_eq!(told(), Some(0));
+        one.insert("key".into(), "x".repeat(1000).into());
+        other.insert("key".into(), "x".repeat(2000).into());
+        let both = told().unwrap();
+        assert!(both > 3000 && both == one.weight() + other.weight());
+        drop(one.clone());
+        drop(other);
+        assert_eq!(told(), Some(one.weight()));
+    }
+
+    #[test]
     fn a_large_entry_is_not_kept_and_takes_the_place_of_none() {
-        let cache: ByteCache<Box<str>, Arc<str>> = byte_cache(1 << 20, 200);
+        let cache: Cache<Box<str>, Arc<str>, ByBytes> = quick_cache(1 << 20, 200);
         cache.insert("small".into(), "x".into());
         cache.insert("large".into(), "x".repeat(2 << 20).into());
         assert!(cache.get("small").is_some() && cache.get("large").is_none());

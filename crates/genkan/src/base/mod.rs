@@ -24,7 +24,7 @@ mod waiting_client;
 
 #[cfg(test)]
 pub(crate) use byte_cache::assert_weighs;
-pub(crate) use byte_cache::{ByteCache, Weigh, allocation, byte_cache};
+pub(crate) use byte_cache::{ByteCache, CacheSize, Weigh, allocation, cache_bytes};
 pub use clock::Clock;
 pub use genkan_protocol::origin::Origin;
 pub(crate) use id::id_type;

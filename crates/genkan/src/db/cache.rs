@@ -9,7 +9,7 @@ use quick_cache::Equivalent;
 
 use super::feed::{Change, Feed};
 use super::subjects::Subjects;
-use crate::base::{ByteCache, Weigh, byte_cache};
+use crate::base::{ByteCache, CacheSize, Weigh};
 
 /// A cache, bounded by bytes, whose entries are dropped when the feed reports a change. Cheap to clone; all
 /// clones share one cache.
@@ -42,16 +42,15 @@ where
     K: Weigh + Eq + Hash + Clone + Send + Sync + 'static,
     V: Weigh + Clone + Send + Sync + 'static,
 {
-    /// Creates a cache of at most `bytes`, whose entries have `typical` bytes. `forget` drops the
-    /// entries that a `change` of the given subject makes wrong. When notes of the feed may have
-    /// been missed, all entries are dropped.
+    /// Creates a cache. `forget` drops the entries that a `change` of the given subject makes wrong.
+    /// When notes of the feed may have been missed, all entries are dropped.
     pub(crate) fn new(
         feed: &Feed,
         change: Change,
-        (bytes, typical): (usize, usize),
+        size: CacheSize,
         forget: impl Fn(&ByteCache<K, V>, &str) + Send + Sync + 'static,
     ) -> Self {
-        Self::with(feed, change, Inner::new((bytes, typical), None), move |inner, subject| {
+        Self::with(feed, change, Inner::new(size, None), move |inner, subject| {
             forget(&inner.entries, subject);
         })
     }
@@ -61,11 +60,11 @@ where
     pub(crate) fn by_subject(
         feed: &Feed,
         change: Change,
-        bytes: (usize, usize),
+        size: CacheSize,
         subject_of: fn(&V) -> &str,
         forget_others: impl Fn(&ByteCache<K, V>, &str) + Send + Sync + 'static,
     ) -> Self {
-        let inner = Inner::new(bytes, Some((subject_of, Subjects::new())));
+        let inner = Inner::new(size, Some((subject_of, Subjects::new())));
         Self::with(feed, change, inner, move |inner, subject| {
             let Some((_, subjects)) = &inner.subjects else { return };
             let keys = subjects.take(subject);
@@ -133,9 +132,13 @@ where
     }
 }
 
-impl<K: Weigh + Eq + Hash, V: Weigh + Clone> Inner<K, V> {
-    fn new((bytes, typical): (usize, usize), subjects: Option<BySubject<K, V>>) -> Self {
-        Self { entries: byte_cache(bytes, typical), forgotten: AtomicU64::new(0), subjects }
+impl<K, V> Inner<K, V>
+where
+    K: Weigh + Eq + Hash + Send + Sync + 'static,
+    V: Weigh + Clone + Send + Sync + 'static,
+{
+    fn new(size: CacheSize, subjects: Option<BySubject<K, V>>) -> Self {
+        Self { entries: size.build(), forgotten: AtomicU64::new(0), subjects }
     }
 
     fn forget_with(&self, forget: impl FnOnce(&Self)) {
@@ -172,7 +175,7 @@ mod tests {
         let cache: FeedCache<Box<str>, Box<str>> = FeedCache::by_subject(
             &feed,
             Change::Grant,
-            (1 << 20, 100),
+            CacheSize { name: "test", bytes: 1 << 20, typical: 100 },
             |grant| grant,
             |entries, _| entries.clear(),
         );
@@ -197,10 +200,14 @@ mod tests {
 
     async fn a_value_read_before_a_change_is_not_kept_after_it(db: Db) {
         let feed = Feed::new(db);
-        let cache: FeedCache<Box<str>, u8> =
-            FeedCache::new(&feed, Change::Account, (1 << 16, 100), |entries, did| {
+        let cache: FeedCache<Box<str>, u8> = FeedCache::new(
+            &feed,
+            Change::Account,
+            CacheSize { name: "test", bytes: 1 << 16, typical: 100 },
+            |entries, did| {
                 entries.remove(did);
-            });
+            },
+        );
         let reading = cache.begin();
         cache.keep("ann".into(), 1, reading);
         assert_eq!(cache.get("ann"), Some(1));

@@ -12,8 +12,10 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use super::health::Readiness;
-use crate::base::Clock;
-use crate::telemetry::metrics::{BUILD, LOG_LINES_DROPPED, Metrics, RESIDENT_MEMORY, START_TIME};
+use crate::base::{Clock, cache_bytes};
+use crate::telemetry::metrics::{
+    BUILD, CACHE_BYTES, LOG_LINES_DROPPED, Metrics, RESIDENT_MEMORY, START_TIME,
+};
 
 #[derive(Clone, Debug)]
 struct Ops {
@@ -49,6 +51,9 @@ async fn metrics_text(State(ops): State<Ops>) -> impl IntoResponse {
     ops.metrics.counter(&LOG_LINES_DROPPED, &[]).set(ops.log_lines_dropped.load(Ordering::Relaxed));
     if let Some(bytes) = resident_bytes() {
         ops.metrics.gauge(&RESIDENT_MEMORY, &[]).set(bytes);
+    }
+    for (cache, bytes) in cache_bytes() {
+        ops.metrics.gauge(&CACHE_BYTES, &[cache]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], ops.metrics.text())
 }

@@ -12,7 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::memory::LookupCache;
 use super::{Directory, DirectoryError, Error, Freshness};
 use crate::base::fetch::{GuardedClient, GuardedError, Limits, Pool};
-use crate::base::{Clock, Weigh};
+use crate::base::{CacheSize, Clock, Weigh};
 use crate::limits::ClientNetwork;
 
 /// Resolves DIDs, `did:plc` at the directory and `did:web` at its own host. Cheap to clone.
@@ -46,10 +46,7 @@ struct Sources {
 impl Documents {
     pub(crate) fn new(directory: Directory, guarded: &GuardedClient, clock: Clock, within: Duration) -> Self {
         let guarded = guarded.in_pool(Pool::DidDocuments);
-        Self {
-            sources: Sources { directory, guarded, within },
-            facts: LookupCache::new(clock, FACTS_BYTES, FACTS_TYPICAL),
-        }
+        Self { sources: Sources { directory, guarded, within }, facts: LookupCache::new(clock, FACTS) }
     }
 
     /// Returns the same documents, looked up with the places of another pool.
@@ -201,8 +198,7 @@ const LIMITS: Limits = Limits {
     redirects: 0,
 };
 /// The most bytes of the cache of facts: some 20 000 accounts with a `did:plc`.
-const FACTS_BYTES: usize = 16 << 20;
-const FACTS_TYPICAL: usize = 700;
+const FACTS: CacheSize = CacheSize { name: "document_facts", bytes: 16 << 20, typical: 700 };
 
 #[cfg(test)]
 mod tests {

@@ -10,8 +10,8 @@ use http::StatusCode;
 use super::documents::external_failure;
 use super::memory::LookupCache;
 use super::{Error, Freshness};
-use crate::base::Clock;
 use crate::base::fetch::{DnsError, GuardedClient, Limits, Pool, TextsError};
+use crate::base::{CacheSize, Clock};
 use crate::limits::ClientNetwork;
 
 /// Resolves handles. Rooms above answer first for handles of their own accounts. Cheap to clone.
@@ -26,7 +26,7 @@ pub(crate) struct Handles {
 impl Handles {
     pub(crate) fn new(guarded: &GuardedClient, clock: Clock, within: Duration) -> Self {
         let guarded = guarded.in_pool(Pool::Handles);
-        Self { guarded, memory: LookupCache::new(clock, BYTES, TYPICAL), within }
+        Self { guarded, memory: LookupCache::new(clock, SIZE), within }
     }
 
     /// Returns the same handles, looked up with the places of another pool.
@@ -125,8 +125,7 @@ async fn by_site(guarded: &GuardedClient, handle: &Handle, within: Duration) -> 
 const LIMITS: Limits =
     Limits { total: Duration::from_secs(3), idle: Duration::from_secs(3), body_bytes: 2048, redirects: 3 };
 /// The most bytes of the cache: some 20 000 handles of a `did:plc`.
-const BYTES: usize = 8 << 20;
-const TYPICAL: usize = 400;
+const SIZE: CacheSize = CacheSize { name: "handles", bytes: 8 << 20, typical: 400 };
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ use super::Error;
 use super::documents::{Documents, WholeDocument};
 use super::sql::{self, StoredDocument};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Origin, Timestamp, Weigh, allocation};
+use crate::base::{CacheSize, Clock, Origin, Timestamp, Weigh, allocation};
 use crate::db::feed::{self, Change, Feed};
 use crate::db::sweep::{Sweep, sweep};
 use crate::db::{Db, FeedCache, Result as DbResult, Tx};
@@ -92,7 +92,7 @@ impl HomeDocuments {
     pub(crate) fn new(db: Db, clock: Clock, feed: &Feed, documents: Documents) -> Self {
         let single_flight = SingleFlight::default();
         let under_way = single_flight.clone();
-        let memory = FeedCache::new(feed, Change::Account, (BYTES, TYPICAL), move |entries, did| {
+        let memory = FeedCache::new(feed, Change::Account, SIZE, move |entries, did| {
             under_way.forget(did);
             entries.remove(did);
         });
@@ -276,8 +276,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// The most copies that a process renews at the same time.
 const RENEWALS: usize = 4;
 /// The most bytes in memory, for the sign-ins and refreshes of some minutes.
-const BYTES: usize = 16 << 20;
-const TYPICAL: usize = 2048;
+const SIZE: CacheSize = CacheSize { name: "home_documents", bytes: 16 << 20, typical: 2048 };
 /// The most bytes of a document in the database. Larger ones are the work of their owners.
 const MOST_STORED: usize = 16 << 10;
 const UNUSED: Duration = Duration::from_hours(30 * 24);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Error;
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, Clock, Timestamp, Weigh, byte_cache};
+use crate::base::{ByteCache, CacheSize, Clock, Timestamp, Weigh};
 
 /// Whether an answer may come from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +42,8 @@ struct Entry<V> {
 }
 
 impl<V: Weigh + Clone + Send + Sync + 'static> LookupCache<V> {
-    /// Creates a cache of at most `bytes`, whose entries have `typical` bytes.
-    pub(super) fn new(clock: Clock, bytes: usize, typical: usize) -> Self {
-        let inner = Inner { clock, kept: byte_cache(bytes, typical), forgotten: AtomicU64::new(0) };
+    pub(super) fn new(clock: Clock, size: CacheSize) -> Self {
+        let inner = Inner { clock, kept: size.build(), forgotten: AtomicU64::new(0) };
         Self { inner: Arc::new(inner), single_flight: SingleFlight::default() }
     }
 
@@ -166,7 +165,8 @@ mod tests {
     impl Trial {
         fn new() -> Self {
             let clock = ManualClock::at(Timestamp::from_seconds(1000));
-            let memory = LookupCache::new(clock.clock(), 1 << 16, 100);
+            let memory =
+                LookupCache::new(clock.clock(), CacheSize { name: "test", bytes: 1 << 16, typical: 100 });
             Self { memory, clock, asked: Arc::default() }
         }
 

@@ -6,7 +6,7 @@ use genkan_protocol::did_document::AccountFacts;
 use genkan_protocol::syntax::{Did, Handle};
 
 use super::{Documents, Error, Freshness, Handles};
-use crate::base::{ByteCache, Clock, Origin, Timestamp, byte_cache};
+use crate::base::{ByteCache, CacheSize, Clock, Origin, Timestamp};
 use crate::limits::ClientNetwork;
 
 /// An account, and the PDS that its document names.
@@ -41,13 +41,12 @@ pub(crate) struct PdsLocations {
     clock: Clock,
     /// The time of the last fresh lookup of each DID. Any client can cause one, and each costs the
     /// directory a request.
-    asked: Arc<ByteCache<Did, Timestamp>>,
+    asked: ByteCache<Did, Timestamp>,
 }
 
 impl PdsLocations {
     pub(crate) fn new(documents: Documents, handles: Handles, listed: &[Origin], clock: Clock) -> Self {
-        let asked = Arc::new(byte_cache(ASKED_BYTES, ASKED_TYPICAL));
-        Self { documents, handles, listed: listed.into(), clock, asked }
+        Self { documents, handles, listed: listed.into(), clock, asked: ASKED.build() }
     }
 
     /// Returns the same locations, looked up for a client of Genkan, which gets a share of the places.
@@ -143,8 +142,7 @@ impl PdsLocations {
 }
 
 /// The most bytes of `asked`: some 10 000 of a `did:plc`.
-const ASKED_BYTES: usize = 2 << 20;
-const ASKED_TYPICAL: usize = 200;
+const ASKED: CacheSize = CacheSize { name: "fresh_lookups", bytes: 2 << 20, typical: 200 };
 const ASKED_AT_MOST_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 
 #[cfg(test)]

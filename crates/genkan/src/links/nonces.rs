@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::base::{ByteCache, Origin, Timestamp, Weigh, byte_cache};
+use crate::base::{ByteCache, CacheSize, Origin, Timestamp, Weigh};
 
 /// A nonce, and when it was received.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub(super) struct Nonces {
 impl Nonces {
     /// Each of the two caches has at most `bytes`.
     pub(super) fn new(bytes: usize) -> Self {
-        Self { of_session: byte_cache(bytes, TYPICAL), of_origin: byte_cache(bytes, TYPICAL) }
+        let size = CacheSize { name: "linked_nonces", bytes, typical: TYPICAL };
+        Self { of_session: size.build(), of_origin: size.build() }
     }
 
     pub(super) fn get(&self, session: &str, origin: &Origin) -> Option<LinkNonce> {

@@ -24,7 +24,7 @@ use super::sql::links::State;
 use crate::base::fetch::{GuardedClient, Pool};
 use crate::base::seal::Sealer;
 use crate::base::single_flight::SingleFlight;
-use crate::base::{Clock, Origin, Timestamp, random};
+use crate::base::{CacheSize, Clock, Origin, Timestamp, random};
 use crate::db::feed::{Change, Feed};
 use crate::db::sweep::{Sweep, sweep};
 use crate::db::{self, Db, FeedCache};
@@ -107,10 +107,9 @@ impl Links {
         let discovery = anyone.in_pool(Pool::SignIns);
         let client =
             Client::new(settings.public_url, settings.client_name, settings.scope, settings.pages, keys);
-        let memory =
-            FeedCache::new(&feed, Change::Link, (CREDENTIAL_BYTES, CREDENTIAL_TYPICAL), |entries, link| {
-                entries.remove(link);
-            });
+        let memory = FeedCache::new(&feed, Change::Link, CREDENTIALS, |entries, link| {
+            entries.remove(link);
+        });
         let inner = Inner {
             db,
             clock,
@@ -228,8 +227,7 @@ pub(super) const CLIENT_LIFETIME: Duration = Duration::from_hours(800 * 24);
 const NEW_CLIENTS: u64 = 16 << 20;
 const NEW_CLIENTS_OF_A_NETWORK: u64 = 1 << 20;
 /// The most bytes of the credentials in memory: some 20 000 whose tokens have 2 KiB.
-const CREDENTIAL_BYTES: usize = 64 << 20;
-const CREDENTIAL_TYPICAL: usize = 3200;
+const CREDENTIALS: CacheSize = CacheSize { name: "linked_tokens", bytes: 64 << 20, typical: 3200 };
 /// The most bytes of each cache of nonces: some 20 000.
 const NONCE_BYTES: usize = 10 << 20;
 pub(super) const DAY: Duration = Duration::from_hours(24);

@@ -26,7 +26,7 @@ use super::scope::{ApprovedScope, ExpandedScope, RequestedScope};
 use super::sql::permission_sets::{self as sql, StoredPermissionSet};
 use crate::base::fetch::{GuardedClient, Pool, UnguardedClient};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, Clock, Timestamp, Weigh, byte_cache};
+use crate::base::{ByteCache, CacheSize, Clock, Timestamp, Weigh};
 use crate::db::Db;
 use crate::fleet::Fleet;
 use crate::identity::Documents;
@@ -104,7 +104,7 @@ impl PermissionSets {
             storing: Mutex::default(),
             new_sets: StorageBudget::new(NEW_SETS, NEW_SETS_OF_A_NETWORK),
             used_sets: StorageBudget::new(NEW_SETS, NEW_SETS),
-            unstored: byte_cache(UNSTORED, TYPICAL),
+            unstored: UNSTORED.build(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -460,8 +460,7 @@ const NEW_SETS_OF_A_NETWORK: u64 = 4 << 20;
 /// For lookups of sets without a row that are for a person or a grant.
 const ANYONE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// The bytes of results that are not stored.
-const UNSTORED: usize = 8 << 20;
-const TYPICAL: usize = 2 << 10;
+const UNSTORED: CacheSize = CacheSize { name: "permission_sets", bytes: 8 << 20, typical: 2 << 10 };
 /// How often it is noted that grants use a set.
 const NOTE_USE_EVERY: Duration = Duration::from_hours(24);
 const CAR: &str = "application/vnd.ipld.car";

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::tokens::not_verified;
 use super::{Caller, SessionId, TokenError, sql};
-use crate::base::Timestamp;
+use crate::base::{CacheSize, Timestamp};
 use crate::db::feed::{Change, Feed};
 use crate::db::{Db, FeedCache};
 use crate::fleet::Fleet;
@@ -30,11 +30,12 @@ pub(crate) struct AccessTokens {
 impl AccessTokens {
     /// `capacity` is the number of cached tokens of [`TYPICAL`] size.
     pub(crate) fn new(db: Db, feed: Feed, ring: Ring, fleet: Fleet, capacity: usize) -> Self {
-        let bytes = (capacity.saturating_mul(TYPICAL), TYPICAL);
+        let bytes = capacity.saturating_mul(TYPICAL);
+        let size = CacheSize { name: "session_tokens", bytes, typical: TYPICAL };
         let memory = FeedCache::by_subject(
             &feed,
             Change::Session,
-            bytes,
+            size,
             |caller: &Arc<Caller>| caller.session.as_str(),
             |_, _| (),
         );

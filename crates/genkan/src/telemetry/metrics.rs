@@ -99,6 +99,8 @@ metrics! {
     JOB_FAILURES = Counter "genkan_job_failures_total" ["job"];
     /// Rows that sweeps removed, by sweep.
     SWEPT = Counter "genkan_swept_rows_total" ["sweep"];
+    /// Bytes that each cache takes. Several caches may share a name.
+    CACHE_BYTES = Gauge "genkan_cache_bytes" ["cache"];
     /// Start of this process, in seconds since the Unix epoch.
     START_TIME = Gauge "process_start_time_seconds" [];
     /// Resident memory of this process, in bytes.

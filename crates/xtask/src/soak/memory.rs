@@ -1,4 +1,7 @@
-//! Resident memory of the replicas over time.
+//! Resident memory of the replicas over time, without what their caches hold.
+//!
+//! The load makes new accounts and grants all the time, so bounded caches grow for the whole run.
+//! Everything else must be flat.
 
 use std::time::Duration;
 
@@ -18,9 +21,11 @@ const PARTS: u16 = 12;
 pub(super) struct Growth {
     pub(super) replica: String,
     pub(super) life: Duration,
-    /// Bytes at the beginning and at the end of that time.
+    /// Bytes without those of caches, at the beginning and at the end of that time.
     pub(super) before: f64,
     pub(super) after: f64,
+    /// Bytes of caches at the beginning and at the end of that time.
+    cached: (f64, f64),
     /// The slope by least squares in bytes per minute, and its standard error.
     slope: f64,
     error: f64,
@@ -39,7 +44,7 @@ fn growth_of(samples: &[Sample], (replica, started): (&str, u64)) -> Option<Grow
     let of_process: Vec<(Duration, f64)> = samples
         .iter()
         .filter(|sample| sample.replica == replica && sample.started() == started)
-        .filter_map(|sample| Some((sample.at, *sample.figures.get(MEMORY)?)))
+        .filter_map(|sample| Some((sample.at, sample.figures.get(MEMORY)? - sample.cached())))
         .collect();
     let (first, last) = (of_process.first()?.0, of_process.last()?.0);
     let life = last.saturating_sub(first);
@@ -57,7 +62,12 @@ fn growth_of(samples: &[Sample], (replica, started): (&str, u64)) -> Option<Grow
         .collect();
     let (before, after) = (points.first()?.1, points.last()?.1);
     let (slope, error) = line_through(&points)?;
-    Some(Growth { replica: replica.to_owned(), life, before, after, slope, error })
+    let cached = |at: Duration| {
+        let of_process = |sample: &&Sample| sample.replica == replica && sample.started() == started;
+        samples.iter().filter(of_process).find(|sample| sample.at >= at).map_or(0.0, Sample::cached)
+    };
+    let cached = (cached(warm), cached(last));
+    Some(Growth { replica: replica.to_owned(), life, before, after, cached, slope, error })
 }
 
 /// The figure that a quarter of the samples is below.
@@ -89,19 +99,22 @@ impl Growth {
 
     pub(super) fn describe(&self) -> String {
         format!(
-            "{} for {} s: {:.0} → {:.0} MiB, {:+.2} ± {:.2} MiB/min",
+            "{} for {} s: {:.0} → {:.0} MiB, {:+.2} ± {:.2} MiB/min (and caches {:.0} → {:.0} MiB)",
             self.replica,
             self.life.as_secs(),
             self.before / MIB,
             self.after / MIB,
             self.slope / MIB,
-            2.0 * self.error / MIB
+            2.0 * self.error / MIB,
+            self.cached.0 / MIB,
+            self.cached.1 / MIB
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::metrics::CACHES;
     use super::*;
 
     /// A process measured every two seconds for some seconds, whose memory is `mib` of the minute.
@@ -129,6 +142,22 @@ mod tests {
         assert!(is_flat(&samples(1.0, 600, |minute| if minute < 3.0 { 60.0 } else { 200.0 })));
         assert!(is_flat(&samples(1.0, 600, |minute| 200.0 + minute / 4.0)));
         assert!(!is_flat(&samples(1.0, 600, |minute| 200.0 + minute)), "1 MiB a minute");
+    }
+
+    #[test]
+    fn full_caches_are_no_growth_and_hide_none() {
+        let cached = |mib: fn(f64) -> f64| {
+            let mut samples = samples(1.0, 600, |minute| 100.0 + 3.0 * minute);
+            for sample in &mut samples {
+                let bytes = mib(sample.at.as_secs_f64() / 60.0) * MIB;
+                sample.figures.insert(format!("{CACHES}{{cache=\"hosts\"}}"), bytes / 4.0);
+                sample.figures.insert(format!("{CACHES}{{cache=\"handles\"}}"), bytes * 0.75);
+            }
+            samples
+        };
+        assert!(is_flat(&cached(|minute| 3.0 * minute)));
+        assert!(!is_flat(&cached(|minute| 2.0 * minute)), "1 MiB a minute is elsewhere");
+        assert!(growth(&cached(|minute| 3.0 * minute))[0].describe().contains("(and caches 10 → 30 MiB)"));
     }
 
     #[test]

@@ -15,10 +15,11 @@ use crate::network::genkan::Genkan;
 const EVERY: Duration = Duration::from_secs(2);
 const STARTED: &str = "process_start_time_seconds";
 pub(super) const MEMORY: &str = "process_resident_memory_bytes";
+pub(super) const CACHES: &str = "genkan_cache_bytes";
 pub(super) const CLOCK_OFFSET: &str = "genkan_clock_offset_seconds";
 pub(super) const PANICS: &str = "genkan_panics_total";
 pub(super) const LINK_REFRESHES: &str = "genkan_link_refreshes_total";
-const WANTED: [&str; 5] = [STARTED, MEMORY, CLOCK_OFFSET, PANICS, LINK_REFRESHES];
+const WANTED: [&str; 6] = [STARTED, MEMORY, CACHES, CLOCK_OFFSET, PANICS, LINK_REFRESHES];
 
 /// The wanted figures of one process at one time.
 #[derive(Debug, Clone)]
@@ -33,6 +34,12 @@ impl Sample {
     /// When the process started, by its own word: a new process has another time.
     pub(super) fn started(&self) -> u64 {
         self.figures.get(STARTED).copied().unwrap_or_default().to_bits()
+    }
+
+    /// The bytes of all caches together. Each has a bound, which a short run does not reach.
+    pub(super) fn cached(&self) -> f64 {
+        let of_caches = self.figures.iter().filter(|(series, _)| series.starts_with(CACHES));
+        of_caches.map(|(_, bytes)| bytes).sum()
     }
 }
 

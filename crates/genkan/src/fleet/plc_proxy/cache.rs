@@ -11,7 +11,7 @@ use http::header::HeaderValue;
 use serde_json::{Value, json};
 
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, Clock, Timestamp, Weigh, allocation, byte_cache};
+use crate::base::{ByteCache, CacheSize, Clock, Timestamp, Weigh, allocation};
 
 /// An answer of the PLC proxy.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Weigh for Page {
 pub(super) struct Cache {
     clock: Clock,
     lifetime: Duration,
-    pages: Arc<ByteCache<Box<str>, (Timestamp, Page)>>,
+    pages: ByteCache<Box<str>, (Timestamp, Page)>,
     single_flight: SingleFlight<Page>,
     /// Grows with each [`Cache::forget`]. A lookup that began earlier may have read the old page,
     /// so its answer is not cached.
@@ -61,7 +61,8 @@ pub(super) struct Cache {
 impl Cache {
     /// Creates a cache of this many pages of [`TYPICAL`] size, or fewer larger ones.
     pub(super) fn new(clock: Clock, entries: usize, lifetime: Duration) -> Self {
-        let pages = Arc::new(byte_cache(entries.saturating_mul(TYPICAL), TYPICAL));
+        let bytes = entries.saturating_mul(TYPICAL);
+        let pages = CacheSize { name: "plc_pages", bytes, typical: TYPICAL }.build();
         Self { clock, lifetime, pages, single_flight: SingleFlight::default(), forgotten: Arc::default() }
     }
 
@@ -77,8 +78,7 @@ impl Cache {
         {
             return page;
         }
-        let (pages, forgotten, now) =
-            (Arc::clone(&self.pages), Arc::clone(&self.forgotten), self.clock.now());
+        let (pages, forgotten, now) = (self.pages.clone(), Arc::clone(&self.forgotten), self.clock.now());
         let name = Box::from(&*key);
         let shared = self.single_flight.join(&key, async move {
             // If something is forgotten during the lookup, its answer may be older than the change.

@@ -18,7 +18,7 @@ use super::services::{ServiceRules, Services};
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, Clock, Origin, Weigh, byte_cache, monotonic_now};
+use crate::base::{ByteCache, CacheSize, Clock, Origin, Weigh, monotonic_now};
 use crate::config::{self, Rate, TargetReads};
 use crate::db::LiveReplicas;
 use crate::forward::error::Error;
@@ -62,7 +62,7 @@ pub(crate) struct ExternalPdses {
     services: Services,
     /// The runtime that resolves names. A lookup must not end with the edge thread that needs it.
     control: Handle,
-    checked: Arc<ByteCache<Origin, CheckedOrigin>>,
+    checked: ByteCache<Origin, CheckedOrigin>,
     single_flight: SingleFlight<Result<Arc<[IpAddr]>, NameError>>,
     reads: ReadLimiter,
     budgets: CallBudgets,
@@ -103,7 +103,7 @@ impl ExternalPdses {
             services: Services::new(names.clone(), policy.services),
             names,
             control: Handle::current(),
-            checked: Arc::new(byte_cache(NAMES_BYTES, NAMES_TYPICAL)),
+            checked: NAMES.build(),
             single_flight: SingleFlight::default(),
             reads: ReadLimiter::new(policy.reads),
             budgets: CallBudgets::new(policy.fair, replicas),
@@ -140,7 +140,7 @@ impl ExternalPdses {
 
     async fn look_up(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, NameError> {
         let (names, single_flight) = (self.names.clone(), self.single_flight.clone());
-        let (checked, origin) = (Arc::clone(&self.checked), origin.clone());
+        let (checked, origin) = (self.checked.clone(), origin.clone());
         // On the control runtime: the caller may be cancelled, but others may be waiting for the
         // same lookup.
         let looking = self.control.spawn(async move {
@@ -248,8 +248,7 @@ pub(in crate::forward) const REFUSED_AFTER: Duration = Duration::from_millis(300
 /// The time for which checked addresses are used before they are checked again.
 const CHECKED_FOR: Duration = Duration::from_secs(30);
 /// Some 10 000 names with a few addresses each.
-const NAMES_BYTES: usize = 8 << 20;
-const NAMES_TYPICAL: usize = 700;
+const NAMES: CacheSize = CacheSize { name: "external_names", bytes: 8 << 20, typical: 700 };
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, Weigh, byte_cache, monotonic_now};
+use crate::base::{ByteCache, CacheSize, Weigh, monotonic_now};
 use crate::config::Config;
 use crate::identity::origin_of_web;
 
@@ -97,7 +97,7 @@ impl Services {
         let inner = Inner {
             names,
             control: Handle::current(),
-            known: byte_cache(KNOWN_BYTES, KNOWN_TYPICAL),
+            known: KNOWN.build(),
             single_flight: SingleFlight::default(),
             places: Places::default(),
             rules,
@@ -267,8 +267,7 @@ const AT_ONCE: usize = 256;
 /// The most lookups at once that the calls of one account cause.
 const AT_ONCE_OF_ONE: usize = 8;
 /// Some 10 000 names.
-const KNOWN_BYTES: usize = 2 << 20;
-const KNOWN_TYPICAL: usize = 200;
+const KNOWN: CacheSize = CacheSize { name: "services", bytes: 2 << 20, typical: 200 };
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use super::documents::{self, Document, DocumentError};
 use super::view::ClientView;
 use crate::base::fetch::{GuardedClient, Pool};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, Clock, Origin, Timestamp, Weigh, byte_cache};
+use crate::base::{ByteCache, CacheSize, Clock, Origin, Timestamp, Weigh};
 use crate::db::Db;
 use crate::db::audit::{self, Actor};
 use crate::db::feed::{self, Change};
@@ -136,8 +136,8 @@ impl Clients {
                 guarded,
                 listed: listed.iter().map(ToString::to_string).collect(),
                 development,
-                metadata: byte_cache(BYTES, TYPICAL),
-                key_sets: byte_cache(BYTES, TYPICAL),
+                metadata: METADATA.build(),
+                key_sets: KEY_SETS.build(),
                 single_flight: SingleFlight::default(),
                 new_documents: StorageBudget::new(NEW_DOCUMENTS, NEW_DOCUMENTS_OF_A_NETWORK),
             }),
@@ -448,8 +448,8 @@ fn patience(purpose: Purpose, confidential: bool) -> Duration {
 const NEW_DOCUMENTS: u64 = 64 << 20;
 const NEW_DOCUMENTS_OF_A_NETWORK: u64 = 4 << 20;
 /// The most bytes of each of the two caches: some 2000 documents.
-const BYTES: usize = 32 << 20;
-const TYPICAL: usize = 16 << 10;
+const METADATA: CacheSize = CacheSize { name: "app_metadata", bytes: 32 << 20, typical: 16 << 10 };
+const KEY_SETS: CacheSize = CacheSize { name: "app_keys", ..METADATA };
 const FRESH: Duration = Duration::from_mins(10);
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 

@@ -4,8 +4,6 @@
 //! decides who was first, on any number of replicas. This process's cache only saves questions
 //! whose answer is known.
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use genkan_protocol::oauth::dpop::Proof;
@@ -13,14 +11,14 @@ use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::base::{ByteCache, Clock, Timestamp, byte_cache};
+use crate::base::{ByteCache, CacheSize, Clock, Timestamp};
 use crate::db::{Db, Result, Tx};
 use crate::oauth::sql::seen;
 
 /// Remembers what was used. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::oauth) struct UsedOnce {
-    memory: Arc<ByteCache<String, Timestamp>>,
+    memory: ByteCache<String, Timestamp>,
     queue: mpsc::Sender<Question>,
 }
 
@@ -65,7 +63,7 @@ impl UsedOnce {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(answer(db, clock, questions));
         }
-        Self { memory: Arc::new(byte_cache(BYTES, TYPICAL)), queue }
+        Self { memory: SIZE.build(), queue }
     }
 
     /// Whether this is the first use, as part of `tx`. Nothing counts unless that transaction
@@ -135,8 +133,7 @@ pub(in crate::oauth) const PROOF: Duration = Duration::from_mins(5);
 /// The time within which a code challenge may be redeemed only once.
 pub(in crate::oauth) const CHALLENGE: Duration = Duration::from_hours(24);
 /// Some 200 000 proofs.
-const BYTES: usize = 40 << 20;
-const TYPICAL: usize = 200;
+const SIZE: CacheSize = CacheSize { name: "used_proofs", bytes: 40 << 20, typical: 200 };
 const WAITING: usize = 4096;
 const BATCH: usize = 256;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::caller::GrantCaller;
+use crate::base::CacheSize;
 use crate::db::feed::{Change, Feed};
 use crate::db::{FeedCache, Reading};
 use crate::oauth::client_trust::BLOCKED;
@@ -19,13 +20,12 @@ impl VerifiedTokens {
     /// Creates the cache. Tokens of a grant are dropped when it ends.
     pub(in crate::oauth) fn new(feed: &Feed) -> Self {
         let grant_of: fn(&Arc<GrantCaller>) -> &str = |caller| caller.grant.as_str();
-        let memory =
-            FeedCache::by_subject(feed, Change::Grant, (BYTES, TYPICAL), grant_of, |entries, subject| {
-                // Blocking a client is rare, so it may visit all entries.
-                if let Some(client) = subject.strip_prefix(BLOCKED) {
-                    entries.retain(|_, caller| caller.client_id != client);
-                }
-            });
+        let memory = FeedCache::by_subject(feed, Change::Grant, SIZE, grant_of, |entries, subject| {
+            // Blocking a client is rare, so it may visit all entries.
+            if let Some(client) = subject.strip_prefix(BLOCKED) {
+                entries.retain(|_, caller| caller.client_id != client);
+            }
+        });
         Self { memory }
     }
 
@@ -48,10 +48,9 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Two tokens of one app have the same scope, and each counts for the whole of it.
-const BYTES: usize = 64 << 20;
-/// The memory of a token with a scope of a few values, and of the token that goes to its host.
-const TYPICAL: usize = 2048;
+/// Two tokens of one app have the same scope, and each counts for the whole of it. A typical entry
+/// has a scope of a few values and the token that goes to its host.
+const SIZE: CacheSize = CacheSize { name: "grant_tokens", bytes: 64 << 20, typical: 2048 };
 
 #[cfg(test)]
 mod tests {
@@ -72,6 +71,6 @@ mod tests {
         }
         let callers = names.iter().filter_map(|name| tokens.get(name));
         let kept: usize = callers.map(|caller| caller.scope.as_str().len()).sum();
-        assert!(kept > 0 && kept <= BYTES, "{kept}");
+        assert!(kept > 0 && kept <= SIZE.bytes, "{kept}");
     }
 }
