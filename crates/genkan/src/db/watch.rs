@@ -126,7 +126,7 @@ impl Db {
     }
 
     /// Moves the write-ahead log into the database. Makes its file empty when little was written
-    /// since the last look, or when it has become large.
+    /// for a while, or when it has become large.
     ///
     /// Otherwise the file is written from its beginning again. A file that grows costs each commit
     /// another write, and a busy server would let it grow all the time.
@@ -138,9 +138,10 @@ impl Db {
         // Does nearly all of the work, while others read and write.
         let moved = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *on).await?;
         let pages: i64 = moved.try_get("log")?;
-        let written = if pages < log.pages { pages } else { pages - log.pages };
-        log.pages = pages;
-        if written > FEW_PAGES && size <= LARGE_LOG {
+        // The log was written again from its beginning since the last look. Even a server without
+        // requests writes a few pages.
+        log.quiet_looks = if pages > FEW_PAGES { 0 } else { log.quiet_looks + 1 };
+        if log.quiet_looks < QUIET_LOOKS && size <= LARGE_LOG {
             return Ok(());
         }
         // Keeps writers waiting until the last readers have left the log. It does not wait for them
@@ -156,8 +157,8 @@ impl Db {
 #[derive(Default)]
 struct Log {
     connection: Option<AnyConnection>,
-    /// Pages that were in it, moved or not.
-    pages: i64,
+    /// Looks in a row between which little was written.
+    quiet_looks: u32,
 }
 
 impl Db {
@@ -185,6 +186,8 @@ const TRUNCATE_EVERY: Duration = Duration::from_secs(10);
 const SMALL_LOG: u64 = 1 << 20;
 /// Pages of 4 KiB that a server without much to do writes between two looks.
 const FEW_PAGES: i64 = 256;
+/// Looks after which a server counts as quiet: a minute.
+const QUIET_LOOKS: u32 = 6;
 /// Bytes. The writer itself moves a log of 16 MiB. It grows past that while there are always
 /// readers.
 const LARGE_LOG: u64 = 64 << 20;
@@ -250,35 +253,43 @@ mod tests {
         let db = &fresh.db;
         let file = db.write.state.file().unwrap();
         let text = "x".repeat(1 << 20);
-        let write = async |name: &str| {
+        let write = async |name: &str, text: &str| {
             for id in 0..3 {
                 sqlx::query("INSERT INTO replicas (id, name, started_at, seen_at) VALUES ($1, $2, 0, 0)")
                     .bind(format!("{name} {id}"))
-                    .bind(&text)
+                    .bind(text)
                     .execute(db.writer())
                     .await
                     .unwrap();
             }
         };
-        write("a").await;
+        write("a", &text).await;
         let size = file.log_size();
         assert!(size > 3 * SMALL_LOG);
         let mut log = Log::default();
         for name in ["b", "c", "d"] {
             db.move_log(&mut log, file.log_size()).await.unwrap();
-            write(name).await;
+            write(name, &text).await;
             assert!((size..=size + SMALL_LOG).contains(&file.log_size()), "written again from its beginning");
         }
         db.move_log(&mut log, file.log_size()).await.unwrap();
+        assert_eq!(log.quiet_looks, 0);
+        for look in 1..QUIET_LOOKS {
+            write(&format!("look {look}"), "little").await;
+            db.move_log(&mut log, file.log_size()).await.unwrap();
+        }
+        assert!(file.log_size() >= size);
         // A writer at work is not disturbed.
         let mut tx = db.begin().await.unwrap();
         sqlx::query("DELETE FROM replicas WHERE id = 'b 1'").execute(&mut *tx).await.unwrap();
         db.move_log(&mut log, file.log_size()).await.unwrap();
         tx.commit().await.unwrap();
         db.move_log(&mut log, file.log_size()).await.unwrap();
-        assert_eq!(file.log_size(), 0, "little was written since the last look");
-        let kept: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM replicas").fetch_one(db.reader()).await.unwrap();
+        assert_eq!(file.log_size(), 0, "little was written for a while");
+        let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM replicas WHERE name <> 'little'")
+            .fetch_one(db.reader())
+            .await
+            .unwrap();
         assert_eq!(kept, 11);
         assert_eq!(db.quick_check(file).await.unwrap(), "ok");
     }
