@@ -298,6 +298,11 @@ pub(super) const STEPS: &[Step] = &[
         "documents of home accounts by check",
         include_str!("../../../../migrations/0351_home_documents_by_check.sql"),
     ),
+    Step::new(
+        360,
+        "accounts counted by slot",
+        include_str!("../../../../migrations/0360_accounts_counted_by_slot.sql"),
+    ),
 ];
 
 /// The version of the newest step.
