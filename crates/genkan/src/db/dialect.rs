@@ -144,11 +144,13 @@ impl Dialect {
     pub(super) async fn prepare(self, connection: &mut AnyConnection) -> sqlx::Result<()> {
         match self {
             // FULL: an answer 200 means that the write survives a power cut.
+            // A server moves the log in the background (`watch`). A commit moves it only when it has
+            // 64 MiB, because all other writes wait for the commit.
             Self::Sqlite => {
                 connection
                     .execute(
                         "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                         PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 4000;",
+                         PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 16000;",
                     )
                     .await?;
             }

@@ -8,6 +8,7 @@ use super::error::name_damage;
 use super::file::DatabaseFile;
 use super::migrate::refuse_newer;
 use super::{Db, Error, Result};
+use crate::base::monotonic_now;
 use crate::telemetry::metrics::{DATABASE_DAMAGED, Metrics};
 
 impl Db {
@@ -109,12 +110,19 @@ impl Db {
     }
 
     async fn keep_log_small(&self, file: &DatabaseFile) -> Error {
-        let mut log = Log::default();
+        let (mut log, mut looked_at) = (Log::default(), monotonic_now());
         loop {
-            tokio::time::sleep(TRUNCATE_EVERY).await;
-            if file.log_size() > SMALL_LOG
-                && let Err(cause) = self.move_log(&mut log, file.log_size()).await
-            {
+            tokio::time::sleep(MOVE_EVERY).await;
+            let size = file.log_size();
+            let done = if size > SMALL_LOG && looked_at.elapsed() >= TRUNCATE_EVERY {
+                looked_at = monotonic_now();
+                self.move_log(&mut log, size).await
+            } else if size > MOVED_LOG {
+                self.move_pages(&mut log).await.map(drop)
+            } else {
+                continue;
+            };
+            if let Err(cause) = done {
                 log = Log::default();
                 tracing::warn!(
                     cause = &cause as &dyn std::error::Error,
@@ -131,25 +139,42 @@ impl Db {
     /// Otherwise the file is written from its beginning again. A file that grows costs each commit
     /// another write, and a busy server would let it grow all the time.
     async fn move_log(&self, log: &mut Log, size: u64) -> Result<()> {
-        let on = match &mut log.connection {
-            Some(on) => on,
-            None => log.connection.insert(self.connect_apart().await?),
-        };
-        // Does nearly all of the work, while others read and write.
-        let moved = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *on).await?;
-        let pages: i64 = moved.try_get("log")?;
-        // The log was written again from its beginning since the last look. Even a server without
-        // requests writes a few pages.
-        log.quiet_looks = if pages > FEW_PAGES { 0 } else { log.quiet_looks + 1 };
+        log.quiet_looks += 1;
+        let mut left = self.move_pages(log).await?;
         if log.quiet_looks < QUIET_LOOKS && size <= LARGE_LOG {
             return Ok(());
         }
+        // What is left is moved below, while writers wait.
+        for _ in 0..MOST_MOVES {
+            if left <= FEW_PAGES {
+                break;
+            }
+            left = self.move_pages(log).await?;
+        }
+        let Some(on) = &mut log.connection else { return Ok(()) };
         // Keeps writers waiting until the last readers have left the log. It does not wait for them
         // unless the log has become large, and tries again later.
         let patience = if size > LARGE_LOG { "PRAGMA busy_timeout = 500" } else { "PRAGMA busy_timeout = 0" };
         on.execute(patience).await?;
         on.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
         Ok(())
+    }
+
+    /// Moves the pages of the log into the database, while others read and write. Returns how many are
+    /// left, because they were written meanwhile or are being read.
+    async fn move_pages(&self, log: &mut Log) -> Result<i64> {
+        let on = match &mut log.connection {
+            Some(on) => on,
+            None => log.connection.insert(self.connect_apart().await?),
+        };
+        let moved = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *on).await?;
+        let pages: i64 = moved.try_get("log")?;
+        // The log is written again from its beginning after all pages were moved. Even a server without
+        // requests writes a few pages.
+        if pages > FEW_PAGES {
+            log.quiet_looks = 0;
+        }
+        Ok(pages - moved.try_get::<i64, _>("checkpointed")?)
     }
 }
 
@@ -181,15 +206,21 @@ fn quoted(name: &str) -> String {
 
 const READ_SCHEMA_EVERY: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A log that grows fast is moved this often. It stays far from the size at which a commit would move
+/// it itself, and all other writes would wait for that.
+const MOVE_EVERY: Duration = Duration::from_secs(1);
 const TRUNCATE_EVERY: Duration = Duration::from_secs(10);
+const MOST_MOVES: usize = 4;
 /// Bytes. A log of this size is left as it is.
 const SMALL_LOG: u64 = 1 << 20;
+/// Bytes. A larger log is moved before it is time to truncate it.
+const MOVED_LOG: u64 = 4 << 20;
 /// Pages of 4 KiB that a server without much to do writes between two looks.
 const FEW_PAGES: i64 = 256;
 /// Looks after which a server counts as quiet: a minute.
 const QUIET_LOOKS: u32 = 6;
-/// Bytes. The writer itself moves a log of 16 MiB. It grows past that while there are always
-/// readers.
+/// Bytes. A commit moves a log of this size itself (`wal_autocheckpoint`). It grows past that while
+/// there are always readers.
 const LARGE_LOG: u64 = 64 << 20;
 
 #[cfg(test)]
@@ -245,6 +276,40 @@ mod tests {
             let ended = tokio::time::timeout(Duration::from_secs(1), &mut checking).await;
             assert!(ended.is_err(), "it serves all the same");
         }
+    }
+
+    /// Moving it means thousands of writes in all parts of the file, and everything else that writes
+    /// would wait for them.
+    #[tokio::test]
+    async fn no_commit_moves_a_log_that_is_not_large() {
+        let fresh = Fresh::sqlite().await;
+        let db = &fresh.db;
+        let file = db.write.state.file().unwrap();
+        let size = || std::fs::metadata(&file.path).unwrap().len();
+        let before = size();
+        let text = "x".repeat(1 << 20);
+        for id in 0..24 {
+            sqlx::query("INSERT INTO replicas (id, name, started_at, seen_at) VALUES ($1, $2, 0, 0)")
+                .bind(id.to_string())
+                .bind(&text)
+                .execute(db.writer())
+                .await
+                .unwrap();
+        }
+        assert!(file.log_size() > 24 << 20, "{}", file.log_size());
+        assert_eq!(size(), before);
+        let mut log = Log::default();
+        assert_eq!(db.move_pages(&mut log).await.unwrap(), 0);
+        assert!(size() > 24 << 20);
+        // A reader keeps the pages in the log that were written after it began.
+        let mut reader = db.connect_apart().await.unwrap();
+        for statement in ["BEGIN", "SELECT id FROM replicas"] {
+            sqlx::query(statement).execute(&mut reader).await.unwrap();
+        }
+        sqlx::query("DELETE FROM replicas").execute(db.writer()).await.unwrap();
+        assert!(db.move_pages(&mut log).await.unwrap() > 0);
+        sqlx::query("COMMIT").execute(&mut reader).await.unwrap();
+        assert_eq!(db.move_pages(&mut log).await.unwrap(), 0);
     }
 
     #[tokio::test]
