@@ -86,16 +86,17 @@ impl OldRows {
     /// Removes a batch with one statement that is its own transaction.
     pub(crate) async fn sweep(&self, db: &Db, range: impl Into<SweepRange>) -> Result<Batch> {
         let range = range.into();
-        let rows = self.remove(db.writer(), range).await?;
+        let rows = self.remove(db.writer(), range, db.rows_at_once()).await?;
         self.batch(db, range, &rows).await
     }
 
-    /// Removes a batch. Each row of the answer has the columns of the key. After the commit,
-    /// [`batch`](Self::batch) counts them.
+    /// Removes a batch of at most `most` rows, which is [`Db::rows_at_once`]. Each row of the answer
+    /// has the columns of the key. After the commit, [`batch`](Self::batch) counts them.
     pub(crate) async fn remove<'e>(
         &self,
         on: impl Executor<'e, Database = Any>,
         range: SweepRange,
+        most: u64,
     ) -> Result<Vec<AnyRow>> {
         let Self { table, key, time, .. } = self;
         let is_old = self.condition();
@@ -107,10 +108,10 @@ impl OldRows {
         // rows it concerns.
         let text = format!(
             "DELETE FROM {table} WHERE CASE WHEN {is_old} THEN 1 ELSE 0 END = 1 AND ({key}) IN (
-                SELECT {key} FROM {table} WHERE {is_old} ORDER BY {time} LIMIT {ROWS})
+                SELECT {key} FROM {table} WHERE {is_old} ORDER BY {time} LIMIT {most})
              RETURNING {key}, {time} AS reached"
         );
-        // The text has no parts but the constants of the code.
+        // The text has no parts but the constants of the code, and a number.
         let query = sqlx::query(AssertSqlSafe(text));
         Ok(query.bind(range.until.as_millis()).bind(range.first()).fetch_all(on).await?)
     }
@@ -125,7 +126,7 @@ impl OldRows {
         // Another replica may have removed some of the chosen rows. Then it is not known whether
         // there were more.
         let range = SweepRange { from: reached, ..range };
-        let has_more = removed >= ROWS || (!db.is_embedded() && self.has_any(db, range).await?);
+        let has_more = removed >= db.rows_at_once() || (!db.is_embedded() && self.has_any(db, range).await?);
         Ok(Batch { removed, has_more, reached })
     }
 
@@ -151,8 +152,16 @@ impl SweepRange {
     }
 }
 
-/// The number of rows in a batch: the `LIMIT` of a sweep's statement.
-pub(crate) const ROWS: u64 = 200;
+impl Db {
+    /// The most rows that one transaction of a job changes: the `LIMIT` of its statement.
+    ///
+    /// Everything else that writes to SQLite waits for the batch. In a file that is much larger than
+    /// the memory, each row costs the reading of a page of the table and of each index, and a disk
+    /// that is busy reads a hundred pages a second. PostgreSQL keeps others from these rows only.
+    pub(crate) const fn rows_at_once(&self) -> u64 {
+        if self.is_embedded() { 20 } else { 200 }
+    }
+}
 
 impl fmt::Debug for Sweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,9 +5,10 @@
 //! changes meanwhile is left to the next round.
 
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use crate::base::seal::{Sealer, UnsealError};
-use crate::db::{Db, Result};
+use crate::db::{Db, Result, Tx};
 
 /// A column of sealed values.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +100,7 @@ impl SealedColumn {
     /// Reseals the next values, those that follow `after`. Returns the result, and the `after` of the
     /// next round.
     pub(crate) async fn round(&self, db: &Db, sealer: &Sealer, after: &str) -> Result<(Round, String)> {
-        let Self { table, key, column, purpose, row } = self;
+        let Self { table, key, column, row, .. } = self;
         // A position is the id of a key, and a row among those that it sealed. The rows that cannot
         // be opened stay behind.
         let (mut id, mut last) = match after.split_once(' ') {
@@ -124,36 +125,43 @@ impl SealedColumn {
         let Some(id) = id else { return Ok((Round::default(), after.to_owned())) };
         let has_more = rows.len() == AT_ONCE || self.next_old_key(db, sealer, &id).await?.is_some();
         let mut round = Round { full: has_more, ..Round::default() };
-        // The rows were read outside of this transaction. The update below compares the old value,
-        // so a change in between is not overwritten.
-        let mut tx = db.begin().await?;
-        for row in &rows {
-            let (name, bound): (String, String) = (row.try_get("name")?, row.try_get("bound")?);
-            let value: String = row.try_get("value")?;
-            match sealer.reseal(purpose, &bound, &value) {
-                Ok(Some(fresh)) => {
-                    let done = sqlx::query(sqlx::AssertSqlSafe(format!(
-                        "UPDATE {table} SET {column} = $1 WHERE {key} = $2 AND {column} = $3"
-                    )))
-                    .bind(fresh)
-                    .bind(&name)
-                    .bind(&value)
-                    .execute(&mut *tx)
-                    .await?;
-                    round.resealed += done.rows_affected();
-                }
-                Ok(None) => {}
-                // One damaged row must not stop the others. It is reported by name.
-                Err(UnsealError::Form | UnsealError::OtherKey(_) | UnsealError::Changed) => {
-                    round.unopened.push(format!("{table} {name}"));
-                }
+        // The rows were read outside of these transactions. The update compares the old value, so a
+        // change in between is not overwritten.
+        for some in rows.chunks(usize::try_from(db.rows_at_once()).unwrap_or(AT_ONCE)) {
+            let mut tx = db.begin().await?;
+            for row in some {
+                last = row.try_get("name")?;
+                self.reseal(&mut tx, sealer, row, &mut round).await?;
             }
-            // Also after a row that could not be unsealed, or the next round would read it for
-            // ever.
-            last = name;
+            tx.commit().await?;
         }
-        tx.commit().await?;
+        // Also after rows that could not be unsealed, or the next round would read them for ever.
         Ok((round, format!("{id} {last}")))
+    }
+
+    async fn reseal(&self, tx: &mut Tx, sealer: &Sealer, row: &AnyRow, round: &mut Round) -> Result<()> {
+        let Self { table, key, column, purpose, .. } = self;
+        let (name, bound): (String, String) = (row.try_get("name")?, row.try_get("bound")?);
+        let value: String = row.try_get("value")?;
+        match sealer.reseal(purpose, &bound, &value) {
+            Ok(Some(fresh)) => {
+                let done = sqlx::query(sqlx::AssertSqlSafe(format!(
+                    "UPDATE {table} SET {column} = $1 WHERE {key} = $2 AND {column} = $3"
+                )))
+                .bind(fresh)
+                .bind(&name)
+                .bind(&value)
+                .execute(&mut **tx)
+                .await?;
+                round.resealed += done.rows_affected();
+            }
+            Ok(None) => {}
+            // One damaged row must not stop the others. It is reported by name.
+            Err(UnsealError::Form | UnsealError::OtherKey(_) | UnsealError::Changed) => {
+                round.unopened.push(format!("{table} {name}"));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the next key that sealed values here and is not the current one.
@@ -166,7 +174,7 @@ impl SealedColumn {
     }
 }
 
-/// Number of rows in one round, which is one write transaction: the `LIMIT` of its statement.
+/// Number of rows in one round: the `LIMIT` of its statement.
 const AT_ONCE: usize = 200;
 
 /// Number of values that one statement counts: its `LIMIT`.

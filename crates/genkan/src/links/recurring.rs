@@ -125,7 +125,7 @@ const LATELY: Duration = Duration::from_hours(3);
 const AGAIN_AFTER: Duration = Duration::from_hours(12);
 /// How long one run of [`Links::keep_alive`] may begin further batches.
 const KEEP_ALIVE_FOR: Duration = Duration::from_mins(10);
-/// Sessions of one server in a batch of 200.
+/// Sessions of one server in a batch.
 const SHARE: usize = 50;
 /// Pages of each state that a run of [`Links::count`] counts.
 const COUNTED_PAGES: usize = 20;

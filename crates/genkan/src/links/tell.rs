@@ -75,15 +75,16 @@ impl Links {
     /// Puts calls off that were not tried. They count as no attempt, and come back at different
     /// times.
     async fn put_off(&self, left: &[LinkId], now: Timestamp) -> db::Result<()> {
-        if left.is_empty() {
-            return Ok(());
+        let db = &self.inner.db;
+        for some in left.chunks(usize::try_from(db.rows_at_once()).unwrap_or(usize::MAX)) {
+            let mut tx = db.begin().await?;
+            for link in some {
+                let until = now.plus(FIRST_PAUSE + PUT_OFF.mul_f64(random::fraction()));
+                links::put_off_revocation(&mut tx, link, now, until).await?;
+            }
+            tx.commit().await?;
         }
-        let mut tx = self.inner.db.begin().await?;
-        for link in left {
-            let until = now.plus(FIRST_PAUSE + PUT_OFF.mul_f64(random::fraction()));
-            links::put_off_revocation(&mut tx, link, now, until).await?;
-        }
-        tx.commit().await
+        Ok(())
     }
 
     /// Tells a server as its session ends, unless it is busy with other calls or dead: then the job

@@ -10,7 +10,7 @@ use sqlx::any::AnyExecutor;
 
 use super::{BrowserInfo, Device, DeviceId};
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, OldRows, ROWS, SweepRange};
+use crate::db::sweep::{Batch, OldRows, SweepRange};
 use crate::db::turns::{Turns, heal_turns};
 use crate::db::{Db, Error, Result, Tx};
 
@@ -437,14 +437,15 @@ pub(super) async fn sweep_devices(db: &Db, times: DeviceTimes) -> Result<Batch> 
     // In turns, because most devices have a sign-in and stay for months: a look at all of them each
     // time would read the whole table. A device without a sign-in has its next turn when it may be
     // removed.
-    let rows = sqlx::query(
+    let most = db.rows_at_once();
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "UPDATE devices SET sweep_at = CASE
             WHEN EXISTS (SELECT 1 FROM device_accounts WHERE device_accounts.device = devices.id) THEN $2
             WHEN seen_at + $3 > $1 AND seen_at + $3 < $2 THEN seen_at + $3 ELSE $2 END
          WHERE sweep_at <= $1 AND id IN (
-            SELECT id FROM devices WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT 200)
-         RETURNING id",
-    )
+            SELECT id FROM devices WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT {most})
+         RETURNING id"
+    )))
     .bind(times.now.as_millis())
     .bind(latest.as_millis())
     .bind(i64::try_from(times.keep_unused.as_millis()).unwrap_or(i64::MAX))
@@ -455,7 +456,7 @@ pub(super) async fn sweep_devices(db: &Db, times: DeviceTimes) -> Result<Batch> 
         removed += remove_if_old(&mut tx, row.try_get("id")?, times).await?;
     }
     tx.commit().await?;
-    Ok(Batch { removed, has_more: rows.len() as u64 >= ROWS, reached: None })
+    Ok(Batch { removed, has_more: rows.len() as u64 >= most, reached: None })
 }
 
 const TURNS: Turns = Turns { table: "devices", key: "id", column: "sweep_at", only: None };

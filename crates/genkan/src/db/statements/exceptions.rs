@@ -47,6 +47,34 @@ pub(super) const INSERTED: &[(&str, &[&str])] = &[
         &["ORDER BY id", "WHERE id = $1"],
     ),
     ("INSERT INTO oauth_seen (hash, expires_at) VALUES {}", &["*"]),
+    (
+        "SELECT id FROM oauth_grants WHERE ended_at IS NULL AND client_id = $1 \
+         ORDER BY created_at LIMIT {most}",
+        &["200"],
+    ),
+    (
+        "UPDATE oauth_clients SET sweep_at = $2 WHERE sweep_at <= $1 AND client_id IN ( \
+         SELECT client_id FROM oauth_clients WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT {most}) \
+         RETURNING client_id",
+        &["200"],
+    ),
+    (
+        "UPDATE devices SET sweep_at = CASE \
+         WHEN EXISTS (SELECT 1 FROM device_accounts WHERE device_accounts.device = devices.id) THEN $2 \
+         WHEN seen_at + $3 > $1 AND seen_at + $3 < $2 THEN seen_at + $3 ELSE $2 END \
+         WHERE sweep_at <= $1 AND id IN ( \
+         SELECT id FROM devices WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT {most}) RETURNING id",
+        &["200"],
+    ),
+    (
+        "UPDATE links SET kept_alive_at = $1, \
+         keep_alive_due = CASE WHEN issued_at < $2 OR issued_at > $3 THEN $3 \
+         ELSE issued_at + ($1 - $2) + 1 END \
+         WHERE state = 'live' AND keep_alive_due <= $1 AND id IN ( \
+         SELECT id FROM links WHERE state = 'live' AND keep_alive_due <= $1 \
+         ORDER BY keep_alive_due LIMIT {most} ) RETURNING id, version, server, issued_at",
+        &["200"],
+    ),
     ("SELECT COUNT(*) AS found FROM {table} NOT INDEXED", &["*"]),
     ("SELECT COUNT(*) AS found FROM {table} INDEXED BY {name}", &["*"]),
 ];

@@ -426,15 +426,16 @@ pub(in crate::links) async fn take_turns(db: &Db, times: IdleTimes) -> Result<Ve
     heal_turns(db.writer(), &TURNS, times.now, times.latest_turn()).await?;
     // Refreshes do not write `keep_alive_due`, so most that come up are not idle. Each session comes
     // up about once a month.
-    let rows = sqlx::query(
+    let most = db.rows_at_once();
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "UPDATE links SET kept_alive_at = $1,
             keep_alive_due = CASE WHEN issued_at < $2 OR issued_at > $3 THEN $3
                 ELSE issued_at + ($1 - $2) + 1 END
          WHERE state = 'live' AND keep_alive_due <= $1 AND id IN (
             SELECT id FROM links WHERE state = 'live' AND keep_alive_due <= $1
-            ORDER BY keep_alive_due LIMIT 200
-         ) RETURNING id, version, server, issued_at",
-    )
+            ORDER BY keep_alive_due LIMIT {most}
+         ) RETURNING id, version, server, issued_at"
+    )))
     .bind(times.now.as_millis())
     .bind(times.idle_before.as_millis())
     .bind(times.again_at.as_millis())

@@ -247,7 +247,7 @@ impl OAuth {
             if !clients::hold_blocked(&mut tx, client_id).await? {
                 return Ok(all);
             }
-            let batch = grants::some_of_client(&mut tx, client_id).await?;
+            let batch = grants::some_of_client(&mut tx, client_id, self.db.rows_at_once()).await?;
             if batch.is_empty() {
                 return Ok(all);
             }
@@ -255,7 +255,7 @@ impl OAuth {
             tx.commit().await?;
             // Every process reads the notes of the last half minute each second. At this pace a
             // million grants take twenty minutes, and the notes stay few.
-            tokio::time::sleep(BETWEEN_BATCHES).await;
+            tokio::time::sleep(Duration::from_millis(self.db.rows_at_once())).await;
         }
     }
 
@@ -354,7 +354,6 @@ async fn end_row(tx: &mut Tx, grant: &GrantId, by: Actor<'_>, why: &str, now: Ti
 const LINK_IS_OVER: &str = "its linked session is over";
 
 const MOST: i64 = 1_000;
-const BETWEEN_BATCHES: Duration = Duration::from_millis(200);
 
 /// Logs that a row cannot be read, which must not stop the work on the others.
 fn unless_corrupt(outcome: Result<bool, Error>) -> Result<bool, Error> {

@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::base::Timestamp;
-use crate::db::sweep::{Batch, ROWS};
+use crate::db::sweep::Batch;
 use crate::db::turns::{Turns, heal_turns};
 use crate::db::{Db, Error, Result, Tx};
 use crate::oauth::client_trust::ClientTrust;
@@ -167,13 +167,14 @@ pub(in crate::oauth) async fn sweep(
 ) -> Result<Batch> {
     let mut tx = db.begin().await?;
     heal_turns(&mut *tx, &TURNS, now, again_at).await?;
-    let rows = sqlx::query(
+    let most = db.rows_at_once();
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         // In turns, because most clients have a grant: a look at all of them each time would read
         // the whole table.
         "UPDATE oauth_clients SET sweep_at = $2 WHERE sweep_at <= $1 AND client_id IN (
-            SELECT client_id FROM oauth_clients WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT 200)
-         RETURNING client_id",
-    )
+            SELECT client_id FROM oauth_clients WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT {most})
+         RETURNING client_id"
+    )))
     .bind(now.as_millis())
     .bind(again_at.as_millis())
     .fetch_all(&mut *tx)
@@ -194,7 +195,7 @@ pub(in crate::oauth) async fn sweep(
         removed += done.rows_affected();
     }
     tx.commit().await?;
-    Ok(Batch { removed, has_more: rows.len() as u64 >= ROWS, reached: None })
+    Ok(Batch { removed, has_more: rows.len() as u64 >= most, reached: None })
 }
 
 const TURNS: Turns = Turns { table: "oauth_clients", key: "client_id", column: "sweep_at", only: None };

@@ -180,10 +180,15 @@ pub(in crate::oauth) async fn linked(tx: &mut Tx, did: &Did) -> Result<Vec<Grant
 }
 
 /// Returns a batch of a client's grants that have not ended, in the order of ids.
-pub(in crate::oauth) async fn some_of_client(tx: &mut Tx, client_id: &str) -> Result<Vec<GrantId>> {
-    let rows = sqlx::query(
-        "SELECT id FROM oauth_grants WHERE ended_at IS NULL AND client_id = $1 ORDER BY created_at LIMIT 200",
-    )
+pub(in crate::oauth) async fn some_of_client(
+    tx: &mut Tx,
+    client_id: &str,
+    most: u64,
+) -> Result<Vec<GrantId>> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT id FROM oauth_grants WHERE ended_at IS NULL AND client_id = $1
+         ORDER BY created_at LIMIT {most}"
+    )))
     .bind(client_id)
     .fetch_all(&mut **tx)
     .await?;
@@ -232,7 +237,7 @@ pub(in crate::oauth) async fn sweep_idle(db: &Db, range: SweepRange) -> Result<B
 
 async fn sweep(db: &Db, range: SweepRange, old: OldRows) -> Result<Batch> {
     let mut tx = db.begin().await?;
-    let rows = old.remove(&mut *tx, range).await?;
+    let rows = old.remove(&mut *tx, range, db.rows_at_once()).await?;
     for row in &rows {
         codes::remove_of_grant(&mut tx, &id_of(row)?).await?;
     }
@@ -329,7 +334,7 @@ mod tests {
         let mut ended = end_all_at_home(&mut tx, &ann, NOW).await.unwrap();
         ended.sort_by_key(ToString::to_string);
         assert_eq!(ended, ["1".into(), "2".into()]);
-        assert_eq!(some_of_client(&mut tx, "app").await.unwrap(), ["3".into(), "5".into(), "6".into()]);
+        assert_eq!(some_of_client(&mut tx, "app", 9).await.unwrap(), ["3".into(), "5".into(), "6".into()]);
         let bob = "did:plc:bob".parse().unwrap();
         assert_eq!(linked(&mut tx, &bob).await.unwrap(), ["5".into(), "6".into()]);
         assert!(linked(&mut tx, &ann).await.unwrap().is_empty());
