@@ -19,6 +19,7 @@ use genkan_protocol::oauth::permission_set::PermissionSet;
 use genkan_protocol::oauth::scope::{Scope, Scopes};
 use genkan_protocol::syntax::Nsid;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use self::lookup::LookUpError;
 use super::error::Error;
@@ -26,7 +27,7 @@ use super::scope::{ApprovedScope, ExpandedScope, RequestedScope};
 use super::sql::permission_sets::{self as sql, StoredPermissionSet};
 use crate::base::fetch::{GuardedClient, Pool, UnguardedClient};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, CacheSize, Clock, Timestamp, Weigh};
+use crate::base::{ByteCache, CacheSize, Clock, Timestamp, Weigh, monotonic_now};
 use crate::db::Db;
 use crate::fleet::Fleet;
 use crate::identity::Documents;
@@ -294,10 +295,12 @@ impl PermissionSets {
     /// Resolves a set and remembers the result. `stranger` is who asks, if it is for
     /// no grant.
     async fn resolve(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<Resolution, Error> {
+        // Also for a lookup of its own, after that of another caller was too busy to begin.
+        let deadline = monotonic_now() + TOTAL;
         let asking = || {
             let (sets, name) = (self.clone(), nsid.clone());
             // Boxed: the future is large, and every waiting caller would carry it along.
-            Box::pin(async move { sets.resolve_once(&name, stranger).await })
+            Box::pin(async move { sets.resolve_once(&name, stranger, deadline).await })
         };
         let has_not_begun = |found: &Result<_, Problem>| matches!(found, Err(Problem::Busy));
         match self.inner.single_flight.share(nsid.as_str(), asking, has_not_begun).await {
@@ -308,10 +311,18 @@ impl PermissionSets {
         }
     }
 
-    async fn resolve_once(&self, nsid: &Nsid, stranger: Option<Stranger>) -> Result<Arc<str>, Problem> {
+    async fn resolve_once(
+        &self,
+        nsid: &Nsid,
+        stranger: Option<Stranger>,
+        deadline: Instant,
+    ) -> Result<Arc<str>, Problem> {
+        let time = deadline.saturating_duration_since(monotonic_now());
         // One limit for DNS, document and record together: a person waits for this.
-        let found = match tokio::time::timeout(TOTAL, self.look_up(nsid, stranger)).await {
+        let found = match tokio::time::timeout_at(deadline, self.look_up(nsid, stranger)).await {
             Ok(found) => found,
+            // The time passed before it began.
+            Err(_) if time < TOTAL * 3 / 4 => Err(LookUpError::Busy),
             Err(_) => Err("it was not resolved in time".into()),
         };
         let found = match found {
@@ -477,7 +488,7 @@ mod tests {
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, tls};
     use crate::base::seal::Sealer;
-    use crate::base::{ManualClock, Origin, Secret, assert_weighs, monotonic_now};
+    use crate::base::{ManualClock, Origin, Secret, assert_weighs};
     use crate::db::feed::Feed;
     use crate::db::on_each_database;
     use crate::fleet::testing::add_host_of_origin;
@@ -490,6 +501,7 @@ mod tests {
         the_sets_of_one_request_are_resolved_together,
         a_set_on_a_host_of_the_fleet_is_read_there,
         silent_authors_cost_five_seconds_in_all,
+        a_lookup_after_a_busy_one_costs_five_seconds_in_all,
         a_set_waits_for_no_place_of_other_calls,
         a_good_copy_is_not_held_up_by_a_silent_author,
         over_the_budget_sets_are_used_and_not_stored,
@@ -692,6 +704,27 @@ mod tests {
         assert_eq!(harness.site.asked(RECORD), 6);
         let took = began.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+
+    async fn a_lookup_after_a_busy_one_costs_five_seconds_in_all(db: Db) {
+        let harness = PermissionSetHarness::new(db).await;
+        harness.site.trouble(RECORD, Trouble::Silent);
+        // The lookup of another caller, which gets no place for half of the time.
+        let single_flight = harness.sets.inner.single_flight.clone();
+        let busy = async {
+            tokio::time::sleep(TOTAL / 2).await;
+            Err(Problem::Busy)
+        };
+        tokio::spawn(async move { single_flight.join("com.example.set", busy).await });
+        while harness.sets.inner.single_flight.len() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // A lookup with all of its time would find out that the author is silent.
+        let refused = harness.refused("atproto include:com.example.set").await;
+        assert_eq!(refused, Error::Busy.to_string());
+        assert_eq!(harness.site.asked(RECORD), 1);
+        let known = harness.sets.known(&"com.example.set".parse().unwrap()).await.unwrap();
+        assert!(known.is_none(), "nothing was learnt: {known:?}");
     }
 
     async fn a_set_waits_for_no_place_of_other_calls(db: Db) {
