@@ -23,8 +23,8 @@ pub(super) struct Rename {
     pub(super) step: Step,
 }
 
-/// Records a change with its lease. It replaces an older change of the account, unless a process
-/// works on that one; then it returns `false`.
+/// Records a change with its lease. It replaces an older change of the account. Returns `false` if a
+/// process works on the older one, or if only the host has to learn of it and it is the same change.
 pub(super) async fn insert_or_replace(
     tx: &mut Tx,
     rename: &Rename,
@@ -32,14 +32,16 @@ pub(super) async fn insert_or_replace(
     now: Timestamp,
 ) -> Result<bool> {
     // The `WHERE` at the end applies to the update only. If the older change's lease is still held,
-    // no row changes.
+    // no row changes. A change without a lease was put off, because the directory or the host is
+    // away: a person who tries again does not wait for the job.
     let done = sqlx::query(
         "INSERT INTO renames (did, handle, step, attempts, lease, lease_until, created_at) \
          VALUES ($1, $2, 'recorded', 1, $3, $4, $5) \
          ON CONFLICT (did) DO UPDATE SET handle = excluded.handle, step = 'recorded', attempts = 1, \
          last_error = NULL, lease = excluded.lease, lease_until = excluded.lease_until, \
          created_at = excluded.created_at \
-         WHERE renames.lease_until <= excluded.created_at OR renames.lease_until > $6",
+         WHERE renames.lease_until <= excluded.created_at OR renames.lease_until > $6 \
+         OR (renames.lease IS NULL AND (renames.step = 'recorded' OR renames.handle <> excluded.handle))",
     )
     .bind(rename.did.as_str())
     .bind(rename.handle.as_str())

@@ -24,6 +24,8 @@ on_each_database!(
     a_taken_or_reserved_handle_changes_nothing,
     a_lost_answer_of_the_directory_is_looked_up,
     a_directory_that_is_down_is_waited_for,
+    a_change_that_was_put_off_does_not_block_its_repetition,
+    a_change_that_was_put_off_blocks_no_other_one,
     a_host_that_is_away_gets_the_change_later,
     a_repeated_change_does_not_wait_for_a_silent_host,
     a_repeated_change_needs_one_connection,
@@ -153,6 +155,39 @@ async fn a_directory_that_is_down_is_waited_for(db: Db) {
     assert_eq!(harness.later().await, 1);
     assert_eq!(harness.handles(&alice).await, all("alicia.test"));
     assert_eq!(harness.later().await, 0);
+}
+
+/// One refused connection of the directory.
+async fn a_change_that_was_put_off_does_not_block_its_repetition(db: Db) {
+    let harness = RenameHarness::new(db).await;
+    let alice = harness.account("alice").await;
+    harness.directory.trouble("*", Trouble::CutBefore);
+    for _ in 0..2 {
+        assert!(matches!(harness.rename(&alice, "alicia.test").await, Err(Error::Unfinished)));
+    }
+    harness.directory.mend();
+    harness.rename(&alice, "alicia.test").await.unwrap();
+    assert_eq!(harness.handles(&alice).await, all("alicia.test"));
+    assert_eq!(harness.later().await, 0);
+}
+
+async fn a_change_that_was_put_off_blocks_no_other_one(db: Db) {
+    let harness = RenameHarness::new(db).await;
+    let (alice, bob) = (harness.account("alice").await, harness.account("bob").await);
+    harness.directory.trouble("*", Trouble::CutBefore);
+    assert!(matches!(harness.rename(&alice, "alicia.test").await, Err(Error::Unfinished)));
+    harness.directory.mend();
+    harness.rename(&alice, "alison.test").await.unwrap();
+    assert_eq!(harness.handles(&alice).await, all("alison.test"));
+    harness.rename(&bob, "alicia.test").await.unwrap();
+    // The host learns of the last one only.
+    harness.host.trouble("*", Trouble::CutBefore);
+    for handle in ["alina.test", "alma.test"] {
+        harness.rename(&alice, handle).await.unwrap();
+    }
+    harness.host.mend();
+    assert_eq!(harness.later().await, 1);
+    assert_eq!(harness.handles(&alice).await, all("alma.test"));
 }
 
 async fn a_host_that_is_away_gets_the_change_later(db: Db) {
