@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::app::App;
+use crate::db;
 use crate::keys::WebPurpose;
 use crate::links::{self, EndedLink, LinkId};
-use crate::oauth::GrantId;
+use crate::oauth::{self, GrantId};
 
 /// Finds links whose grant is over, and grants whose link is over, and ends what is left.
 ///
@@ -36,7 +37,10 @@ impl Comparison {
             }
             let grants: Vec<GrantId> = page.iter().map(GrantId::from).collect();
             for grant in &app.oauth.over_among(&grants).await? {
-                ended += u64::from(app.links.end(&grant.into(), links::Reason::GrantEnded).await?);
+                match app.links.end(&grant.into(), links::Reason::GrantEnded).await {
+                    Err(cause) if !cause.is_passing() => report_half(grant, &cause),
+                    outcome => ended += u64::from(outcome?),
+                }
             }
         }
         Ok(ended)
@@ -50,11 +54,20 @@ impl Comparison {
             self.ended = Some(last.clone());
             let grants: Vec<GrantId> = page.iter().map(|link| GrantId::from(&link.id)).collect();
             for grant in &app.oauth.alive_among(&grants).await? {
-                ended += u64::from(app.oauth.end_dead(grant).await?);
+                match app.oauth.end_dead(grant).await {
+                    Err(oauth::Error::Storage(cause)) if !cause.is_passing() => report_half(grant, &cause),
+                    outcome => ended += u64::from(outcome?),
+                }
             }
         }
         Ok(ended)
     }
+}
+
+/// Reports a half that does not end, for a reason that is not about the others.
+fn report_half(grant: &GrantId, cause: &db::Error) {
+    let cause = cause as &dyn std::error::Error;
+    tracing::error!(cause, grant = grant.as_str(), "the rest of a linked session does not end");
 }
 
 /// Retires client keys that no session needs. A session at another server ends when its client key

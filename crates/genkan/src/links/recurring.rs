@@ -42,11 +42,23 @@ impl Links {
     /// Job: ends sessions of people who came back and never decided.
     pub(crate) async fn end_undecided(&self) -> db::Result<u64> {
         let before = self.inner.now().minus(UNDECIDED);
-        let mut ended = 0;
-        for link in links::undecided(&self.inner.db, before).await? {
-            ended += u64::from(self.end(&link, Reason::Undecided).await?);
+        // Goes on after the last one, whatever became of it.
+        let (mut ended, mut after) = (0, None);
+        loop {
+            let page = links::undecided(&self.inner.db, after.as_ref(), before).await?;
+            let Some(last) = page.last() else { return Ok(ended) };
+            after = Some(last.clone());
+            for link in &page {
+                match self.end(link, Reason::Undecided).await {
+                    // About this row alone, and not about the database.
+                    Err(cause) if !cause.is_passing() => {
+                        let cause = &cause as &dyn std::error::Error;
+                        tracing::error!(cause, %link, "a sign-in that was never decided does not end");
+                    }
+                    outcome => ended += u64::from(outcome?),
+                }
+            }
         }
-        Ok(ended)
     }
 
     /// Job: refreshes sessions that were not refreshed for 30 days, so that their servers keep

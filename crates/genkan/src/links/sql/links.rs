@@ -332,12 +332,20 @@ pub(in crate::links) async fn erase(tx: &mut Tx, id: &LinkId) -> Result<()> {
     Ok(())
 }
 
-/// Returns sessions that returned before `before` and were never decided.
-pub(in crate::links) async fn undecided(db: &Db, before: Timestamp) -> Result<Vec<LinkId>> {
-    let rows = sqlx::query("SELECT id FROM links WHERE state = 'waiting' AND created_at < $1 LIMIT 200")
-        .bind(before.as_millis())
-        .fetch_all(db.reader())
-        .await?;
+/// Returns a page of sessions after `after` in the order of ids that returned before `before` and were
+/// never decided.
+pub(in crate::links) async fn undecided(
+    db: &Db,
+    after: Option<&LinkId>,
+    before: Timestamp,
+) -> Result<Vec<LinkId>> {
+    let rows = sqlx::query(
+        "SELECT id FROM links WHERE state = 'waiting' AND id > $1 AND created_at < $2 ORDER BY id LIMIT 200",
+    )
+    .bind(after.map_or("", LinkId::as_str))
+    .bind(before.as_millis())
+    .fetch_all(db.reader())
+    .await?;
     rows.iter().map(|row| Ok(row.try_get::<String, _>("id")?.into())).collect()
 }
 

@@ -20,6 +20,7 @@ on_each_database!(
     an_end_that_its_server_never_confirms_is_given_up,
     servers_that_never_answer_hold_up_no_other_one,
     an_undecided_sign_in_leaves_nothing_behind,
+    a_sign_in_that_cannot_end_holds_up_no_other_one,
     a_sign_in_for_the_account_pages_keeps_no_session,
     other_replicas_forget_when_the_feed_tells,
     a_grant_s_end_ends_its_session
@@ -214,6 +215,31 @@ async fn an_undecided_sign_in_leaves_nothing_behind(db: Db) {
         (state(&harness, &kept).await, harness.reason(&waiting.link).await),
         ("live", Some("undecided"))
     );
+}
+
+async fn a_sign_in_that_cannot_end_holds_up_no_other_one(db: Db) {
+    let harness = LinkHarness::start(db.clone()).await;
+    let (one, two) = (harness.arrive().await, harness.arrive().await);
+    let (first, second) = if one.link.as_str() < two.link.as_str() { (one, two) } else { (two, one) };
+    let execute = async |text: String| {
+        sqlx::query(sqlx::AssertSqlSafe(text)).execute(db.writer()).await.unwrap();
+    };
+    // The database refuses the end of the first one, whatever is tried.
+    let ended = harness.link().await;
+    execute(format!("UPDATE links SET reason = 'undecided' WHERE id = '{ended}'")).await;
+    execute(format!(
+        "CREATE UNIQUE INDEX refusing ON links (reason) WHERE id IN ('{ended}', '{}')",
+        first.link
+    ))
+    .await;
+    harness.pass(Duration::from_mins(16));
+    let outcome = harness.links.end_undecided().await;
+    // The next test may get the same schema.
+    execute("DROP INDEX refusing".to_owned()).await;
+    assert_eq!(outcome.unwrap(), 1);
+    assert_eq!(state(&harness, &first.link).await, "waiting");
+    assert_eq!(harness.reason(&second.link).await, Some("undecided"));
+    assert_eq!(harness.links.end_undecided().await.unwrap(), 1, "as soon as it can");
 }
 
 async fn a_sign_in_for_the_account_pages_keeps_no_session(db: Db) {

@@ -166,16 +166,17 @@ impl OAuth {
             let Some(last) = found.last() else { break };
             after = Some(last.clone());
             for idle in &found {
-                ended += u64::from(unless_corrupt(self.end_if_run_out(&idle.id, now).await)?);
+                ended += u64::from(unless_it_fails_alone(self.end_if_run_out(&idle.id, now).await)?);
             }
         }
         loop {
-            let unredeemed = codes::unredeemed(&self.db, now).await?;
-            if unredeemed.is_empty() {
-                return Ok(ended);
+            let before = ended;
+            for (code, link) in &codes::unredeemed(&self.db, now).await? {
+                ended += u64::from(unless_it_fails_alone(self.end_unredeemed(code, link, now).await)?);
             }
-            for (code, link) in &unredeemed {
-                ended += u64::from(self.end_unredeemed(code, link, now).await?);
+            // None is left, but for those that cannot end.
+            if ended == before {
+                return Ok(ended);
             }
         }
     }
@@ -232,7 +233,13 @@ impl OAuth {
     pub(crate) async fn end_of_blocked_clients(&self) -> Result<u64, Error> {
         let mut ended = 0;
         for client_id in clients::blocked(&self.db).await? {
-            ended += self.end_all_of_blocked(&client_id).await? as u64;
+            match self.end_all_of_blocked(&client_id).await {
+                Err(Error::Storage(cause)) if !cause.is_passing() => {
+                    let cause = &cause as &dyn std::error::Error;
+                    tracing::error!(cause, client_id, "the grants of a blocked client do not end");
+                }
+                outcome => ended += outcome? as u64,
+            }
         }
         Ok(ended)
     }
@@ -355,10 +362,11 @@ const LINK_IS_OVER: &str = "its linked session is over";
 
 const MOST: i64 = 1_000;
 
-/// Logs that a row cannot be read, which must not stop the work on the others.
-fn unless_corrupt(outcome: Result<bool, Error>) -> Result<bool, Error> {
+/// Logs a failure that is about one row and not about the database. It must not stop the work on the
+/// others.
+fn unless_it_fails_alone(outcome: Result<bool, Error>) -> Result<bool, Error> {
     match outcome {
-        Err(Error::Storage(cause @ db::Error::Corrupt { .. })) => {
+        Err(Error::Storage(cause)) if !cause.is_passing() => {
             tracing::error!(cause = &cause as &dyn std::error::Error, "a grant that ran out does not end");
             Ok(false)
         }
