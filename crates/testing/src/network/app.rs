@@ -215,7 +215,7 @@ impl App {
         let (verifier, browser, page) = self.begin().await;
         let form = page.form("/sign-in").with("identifier", identifier).with("password", password);
         let page = browser.send(&form).await;
-        Self::allowed(verifier, &browser, &page).await
+        Self::allow(verifier, &browser, &page).await
     }
 
     /// Signs in an account at an external PDS. Its own server signs it in and sends the browser
@@ -228,7 +228,7 @@ impl App {
         let (verifier, browser, page) = self.begin().await;
         let back = self.to_own_server(&browser, &page, identifier).await;
         let page = browser.open(&back).await;
-        Self::allowed(verifier, &browser, &page).await
+        Self::allow(verifier, &browser, &page).await
     }
 
     /// Goes from the sign-in page to the account's own server, and returns where that sends the
@@ -274,7 +274,12 @@ impl App {
         (verifier, browser, page)
     }
 
-    async fn allowed(verifier: String, browser: &Browser, page: &Page) -> Code {
+    /// Allows everything on the consent page, and returns the code.
+    ///
+    /// # Panics
+    ///
+    /// If the browser is not sent back with a code.
+    pub async fn allow(verifier: String, browser: &Browser, page: &Page) -> Code {
         let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
         let location = page.answer.header("location").to_owned();
         let (_, query) = location.split_once(['?', '#']).unwrap_or_else(|| panic!("{}", page.html()));

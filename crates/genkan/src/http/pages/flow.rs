@@ -63,7 +63,12 @@ impl Flow {
         call: &Call,
         redirect: &Redirect,
     ) -> Result<Reply, Trouble> {
-        pages.app.sign_ins.rotate(&mut self.visit).await?;
+        // Without this answer the app would get no code for what is allowed already, and the same form
+        // cannot be sent again.
+        if let Err(cause) = pages.app.sign_ins.rotate(&mut self.visit).await {
+            let cause = &cause as &dyn std::error::Error;
+            tracing::warn!(cause, "a cookie was not rotated after a decision");
+        }
         call.jar.keep(&self.visit);
         redirect::leave(pages, call.jar.language(), redirect)
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use genkan_testing::network::eventually;
+use genkan_testing::network::{App, eventually};
 use genkan_testing::{Answer, Gate, Plan, Schema, TestNetwork, Trouble, User};
 use serde_json::{Value, json};
 
@@ -136,6 +136,55 @@ async fn a_form_ends_in_time_and_goes_on_without_its_browser(plan: Plan) {
         gate.open();
         eventually("it goes on", async || status_of(&net, &alice).await == "active").await;
         net.host(0).mend();
+    }
+}
+
+/// Locks the database while a person allows an app. The form ends in time, and the same form sent again
+/// gets the code.
+async fn a_consent_is_sent_again(net: &TestNetwork, url: &str, lock: &'static str) {
+    use sqlx::{Connection as _, Executor as _};
+    sqlx::any::install_default_drivers();
+    let alice = net.sign_up("alice").await;
+    let app = App::at(net.visitor(), &net.origin(), "atproto transition:generic");
+    let (verifier, browser, page) = app.begin().await;
+    let form = page.form("/sign-in").with("identifier", &alice.handle).with("password", &alice.password);
+    let page = browser.send(&form).await;
+    let mut other = sqlx::AnyConnection::connect(url).await.unwrap();
+    other.execute(sqlx::raw_sql(lock)).await.unwrap();
+    let consent = page.form("/consent").with("answer", "allow");
+    let start = Instant::now();
+    let sending = async { (browser.post(&consent, &[]).await, start.elapsed()) };
+    let release = async {
+        // Longer than a form may take, and than one statement may.
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        other.execute(sqlx::raw_sql("ROLLBACK")).await.unwrap();
+    };
+    let ((answer, took), ()) = tokio::join!(sending, release);
+    assert_eq!(answer.status, 503, "{}", answer.transcript());
+    assert_ne!(answer.header("retry-after"), "");
+    assert!(took < Duration::from_secs(17), "{took:?}");
+    let code = App::allow(verifier, &browser, &page).await;
+    app.redeem(&code).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consent_beside_a_locked_sqlite_is_sent_again() {
+    let net = store::sqlite().await;
+    let url = format!("sqlite://{}", net.database_file().display());
+    a_consent_is_sent_again(&net, &url, "BEGIN IMMEDIATE").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs GENKAN_TEST_POSTGRES"]
+async fn a_consent_beside_a_locked_table_is_sent_again() {
+    // Before the decision, and in the middle of it.
+    for lock in [
+        "BEGIN; LOCK TABLE devices IN ACCESS EXCLUSIVE MODE",
+        "BEGIN; LOCK TABLE oauth_codes IN ACCESS EXCLUSIVE MODE",
+    ] {
+        let schema = Schema::borrow().await;
+        let net = store::postgres(&schema).await;
+        a_consent_is_sent_again(&net, &schema.url(), lock).await;
     }
 }
 

@@ -38,6 +38,25 @@ async fn strangers_who_spent_the_budget_keep_no_browser_out() {
     assert_eq!(page.heading(), "Your account");
 }
 
+/// The database fails after the decision was committed.
+#[tokio::test]
+async fn an_app_gets_its_code_although_the_cookie_cannot_be_rotated() {
+    let server = TestServer::start(&[]).await;
+    server.account("ann").await;
+    let (browser, page) = server.consent("ann", json!({})).await;
+    for statement in [
+        "INSERT INTO devices (id, session, rotated_at, address, user_agent, seen_at, created_at, rotations)
+         SELECT 'other', 'other', 0, '', '', 0, 0, rotations + 1 FROM devices",
+        "CREATE UNIQUE INDEX refusing ON devices (rotations)",
+    ] {
+        sqlx::query(statement).execute(server.app.db.writer()).await.unwrap();
+    }
+    let before = browser.cookie("genkan-ses-id");
+    let page = browser.send(&page.form("/consent").with("answer", "allow")).await;
+    assert!(location(&page.answer).contains("&code=cod-"));
+    assert_eq!(browser.cookie("genkan-ses-id"), before);
+}
+
 #[tokio::test]
 async fn the_answer_travels_as_the_app_asked() {
     let server = TestServer::start(&[]).await;
