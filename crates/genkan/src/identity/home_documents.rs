@@ -286,11 +286,12 @@ mod tests {
     use genkan_protocol::crypto::K256PrivateKey;
     use genkan_protocol::plc;
     use genkan_testing::{FakeDirectory, Trouble};
+    use serde_json::json;
 
     use super::*;
-    use crate::base::ManualClock;
     use crate::base::fetch::test_dns::{Reply, TestDns};
     use crate::base::fetch::{Dns, GuardedClient, tls};
+    use crate::base::{ManualClock, assert_weighs};
     use crate::db::{on_each_database, sweep};
     use crate::identity::Directory;
 
@@ -385,6 +386,22 @@ mod tests {
 
     fn handle(name: &str) -> Handle {
         format!("{name}.example.com").parse().unwrap()
+    }
+
+    /// The memory counts copies by their weight. Their owners choose how long they are.
+    #[test]
+    fn a_copy_weighs_its_text_and_its_facts() {
+        let did: Did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
+        let copy = |handle: &str, more: usize| {
+            let document = json!({ "id": did.as_str(), "alsoKnownAs": [format!("at://{handle}")] });
+            let facts = AccountFacts::parse(document.to_string().as_bytes(), &did).unwrap();
+            assert_eq!(facts.handle.as_ref().map(Handle::as_str), Some(handle));
+            let text = RawValue::from_string(json!({ "more": "x".repeat(more) }).to_string()).unwrap();
+            let now = Timestamp::from_seconds(1);
+            Arc::new(HomeDocument::new(facts, text, (now, now)))
+        };
+        assert_weighs(|length| copy("ann.example.com", length));
+        assert_weighs(|length| copy(&format!("{}example.com", "a.".repeat(length / 2)), 1));
     }
 
     async fn a_copy_serves_while_the_directory_is_away(db: Db) {
