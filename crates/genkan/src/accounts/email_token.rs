@@ -77,11 +77,14 @@ impl EmailTokens {
         typed: &str,
         now: Timestamp,
     ) -> Result<VerifiedCode, CodeError> {
-        let mut tx = self.db.begin().await?;
-        let row = sql::attempt(&mut tx, did, reason, MOST_TRIES).await?;
         // Committed before the code is compared: the attempt counts even if the caller disconnects.
-        tx.commit().await?;
-        let (row, hash) = (row.ok_or(CodeError::Invalid)?, self.hash(reason, typed));
+        let row = db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            let row = sql::attempt(&mut tx, did, reason, MOST_TRIES).await?;
+            tx.commit().await?;
+            Ok::<_, db::Error>(row)
+        });
+        let (row, hash) = (row.await?.ok_or(CodeError::Invalid)?, self.hash(reason, typed));
         // In constant time, so that the duration does not show how much of the hash was right.
         if !bool::from(row.hash.as_bytes().ct_eq(hash.as_bytes())) {
             return Err(CodeError::Invalid);
@@ -122,7 +125,7 @@ impl VerifiedCode {
     }
 
     /// Uses the code up. Of several attempts at once, on any number of replicas, one succeeds.
-    pub(crate) async fn take(self, tx: &mut Tx) -> Result<(), CodeError> {
+    pub(crate) async fn take(&self, tx: &mut Tx) -> Result<(), CodeError> {
         // The hash is compared again: a newer code may have replaced this one since it was checked.
         let taken = sql::take(tx, &self.did, self.reason, &self.hash).await?;
         if taken { Ok(()) } else { Err(CodeError::Invalid) }

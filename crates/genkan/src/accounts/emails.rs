@@ -77,16 +77,20 @@ impl Emails {
         if !self.is_on() {
             return Err(EmailsError::Off);
         }
-        let (did, now) = (&account.did, self.clock.now());
         let to = recipient(account, language)?;
+        db::repeated(|| self.put_code(to, reason)).await?;
+        failpoint("mail.queued");
+        Ok(())
+    }
+
+    async fn put_code(&self, to: Recipient<'_>, reason: Reason) -> Result<(), EmailsError> {
+        let (did, now) = (to.did, self.clock.now());
         let mut tx = self.db.begin().await?;
         // Code and e-mail are stored in one transaction, so there is never one without the other.
         let (code, expires_at) = self.tokens.issue(&mut tx, did, reason, now).await?;
         self.mail.put_code(&mut tx, to, reason, &code, expires_at).await?;
         audit::record(&mut tx, now, Actor::Account(did), "email.code", did.as_str(), reason.as_str()).await?;
-        tx.commit().await?;
-        failpoint("mail.queued");
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
     /// Sends what the operator, or a moderator of the account's host, wrote in HTML.
@@ -99,10 +103,13 @@ impl Emails {
     ) -> Result<(), EmailsError> {
         let (did, now) = (&account.did, self.clock.now());
         let to = recipient(account, Language::default())?;
-        let mut tx = self.db.begin().await?;
-        self.mail.put_message(&mut tx, to, subject, html).await?;
-        audit::record(&mut tx, now, actor, "email.message", did.as_str(), "").await?;
-        Ok(tx.commit().await?)
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            self.mail.put_message(&mut tx, to, subject, html).await?;
+            audit::record(&mut tx, now, actor, "email.message", did.as_str(), "").await?;
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
     /// Checks a code that the account's owner typed, and counts the attempt.
@@ -138,12 +145,15 @@ impl Emails {
         }
         let (did, now) = (&account.did, self.clock.now());
         let checked = self.check(did, Reason::ConfirmEmail, code).await?;
-        let mut tx = self.db.begin().await?;
-        // A change of the address removes the code in its own transaction.
-        checked.take(&mut tx).await?;
-        sql::confirm_email(&mut tx, did, email.key(), now).await?;
-        audit::record(&mut tx, now, actor, "account.email_confirm", did.as_str(), "").await?;
-        Ok(tx.commit_for(client).await?)
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            // A change of the address removes the code in its own transaction.
+            checked.take(&mut tx).await?;
+            sql::confirm_email(&mut tx, did, email.key(), now).await?;
+            audit::record(&mut tx, now, actor, "account.email_confirm", did.as_str(), "").await?;
+            Ok(tx.commit_for(client).await?)
+        })
+        .await
     }
 
     /// Sends a code for a change of the address. While the present address is not confirmed no code
@@ -176,12 +186,24 @@ impl Emails {
         if code.is_none() && account.email_confirmed_at.is_some() {
             return Err(EmailsError::CodeRequired);
         }
-        let (did, now) = (&account.did, self.clock.now());
+        let did = &account.did;
         let checked = match code {
             // A code is checked even if none is required, so that a wrong one is never ignored.
             Some(code) => Some(self.check(did, Reason::UpdateEmail, code).await?),
             None => None,
         };
+        db::repeated(|| self.update_once(did, email, checked.as_ref(), actor, client)).await
+    }
+
+    async fn update_once(
+        &self,
+        did: &Did,
+        email: &Email,
+        checked: Option<&VerifiedCode>,
+        actor: Actor<'_>,
+        client: &WaitingClient,
+    ) -> Result<(), EmailsError> {
+        let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         match checked {
             Some(checked) => checked.take(&mut tx).await?,
@@ -208,9 +230,11 @@ fn recipient(account: &Account, language: Language) -> Result<Recipient<'_>, Ema
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::testing::app_with_ann;
+    use crate::app::testing::{app_with_ann, app_with_ann_and};
     use crate::base::Secret;
     use crate::db::on_each_database;
+    use crate::db::testing::Fresh;
+    use crate::mail::testing::MailFolder;
 
     on_each_database!(
         an_address_that_is_confirmed_meanwhile_is_not_changed_without_a_code,
@@ -243,6 +267,39 @@ mod tests {
         let late = app.recovery.reset(reset.expose(), &password, &gone).await;
         assert!(matches!(&late, Err(crate::recovery::Error::Storage(cause)) if is_gone(cause)), "{late:?}");
         app.recovery.reset(reset.expose(), &password, &here).await.unwrap();
+    }
+
+    #[tokio::test]
+    #[ignore = "needs GENKAN_TEST_POSTGRES"]
+    async fn a_transaction_that_gives_way_is_repeated() {
+        let (fresh, folder) = (Fresh::postgres().await, MailFolder::new());
+        let db = &fresh.db;
+        let (app, ann) = app_with_ann_and(db.clone(), &folder.settings()).await;
+        let (by, client) = (Actor::Account(&ann.did), WaitingClient::patient());
+        let sending = app.emails.send_code(&ann, Reason::ResetPassword, Language::default());
+        db.giving_way("outbox", sending).await.unwrap();
+        let sending = app.emails.send_message(&ann, None, "<p>News</p>", Actor::Operator);
+        db.giving_way("audit", sending).await.unwrap();
+        let code = async |reason| {
+            let mut tx = db.begin().await.unwrap();
+            let issued = app.emails.tokens.issue(&mut tx, &ann.did, reason, app.clock.now()).await.unwrap();
+            tx.commit().await.unwrap();
+            issued.0
+        };
+        let (address, confirm) = (ann.email.as_deref().unwrap(), code(Reason::ConfirmEmail).await);
+        let checking = app.emails.check(&ann.did, Reason::ConfirmEmail, confirm.expose());
+        drop(db.giving_way("email_tokens", checking).await.unwrap());
+        let confirming = app.emails.confirm(&ann, address, confirm.expose(), by, &client);
+        db.giving_way("audit", confirming).await.unwrap();
+        let (new, update) = ("ann@mail.example".parse().unwrap(), code(Reason::UpdateEmail).await);
+        let updating = app.emails.update(&ann, &new, Some(update.expose()), by, &client);
+        db.giving_way("audit", updating).await.unwrap();
+        let (password, reset) = (Secret::new("another one".to_owned()), code(Reason::ResetPassword).await);
+        let resetting = app.recovery.reset(reset.expose(), &password, &client);
+        assert_eq!(db.giving_way("accounts", resetting).await.unwrap(), ann.did);
+        let by_operator = "ann@other.example".parse().unwrap();
+        let setting = app.accounts.set_email(&ann.did, &by_operator, Actor::Operator);
+        db.giving_way("audit", setting).await.unwrap();
     }
 
     async fn an_address_that_is_confirmed_meanwhile_is_not_changed_without_a_code(db: Db) {

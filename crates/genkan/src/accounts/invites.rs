@@ -48,42 +48,51 @@ impl Invites {
                 disabled_at: None,
             })
             .collect();
-        let mut tx = self.db.begin().await?;
-        for invite in &invites {
-            sql::insert(&mut tx, invite).await?;
-        }
         let detail = format!("{} × {}", new.count, new.uses);
-        audit::record(&mut tx, now, Actor::Operator, "invite.create", new.for_account, &detail).await?;
-        tx.commit().await?;
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            for invite in &invites {
+                sql::insert(&mut tx, invite).await?;
+            }
+            audit::record(&mut tx, now, Actor::Operator, "invite.create", new.for_account, &detail).await?;
+            tx.commit().await
+        })
+        .await?;
         Ok(invites)
     }
 
     /// Disables one code. Returns `false` if there is no such code or it was already disabled.
     pub(crate) async fn disable(&self, code: &str) -> db::Result<bool> {
         let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
-        // Dropping the transaction rolls it back, and the audit trail stays without an entry.
-        if !sql::disable(&mut tx, code, now).await? {
-            return Ok(false);
-        }
-        audit::record(&mut tx, now, Actor::Operator, "invite.disable", code, "").await?;
-        tx.commit().await?;
-        Ok(true)
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            // Dropping the transaction rolls it back, and the audit trail stays without an entry.
+            if !sql::disable(&mut tx, code, now).await? {
+                return Ok(false);
+            }
+            audit::record(&mut tx, now, Actor::Operator, "invite.disable", code, "").await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
     }
 
     /// Disables these codes, and every code created for these accounts, in one transaction.
     pub(crate) async fn disable_all(&self, codes: &[String], accounts: &[String]) -> db::Result<()> {
         let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
-        for code in codes {
-            sql::disable(&mut tx, code, now).await?;
-            audit::record(&mut tx, now, Actor::Operator, "invite.disable", code, "").await?;
-        }
-        for account in accounts {
-            sql::disable_of_account(&mut tx, account, now).await?;
-            audit::record(&mut tx, now, Actor::Operator, "invite.disable", account, "all").await?;
-        }
-        tx.commit().await
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            for code in codes {
+                sql::disable(&mut tx, code, now).await?;
+                audit::record(&mut tx, now, Actor::Operator, "invite.disable", code, "").await?;
+            }
+            for account in accounts {
+                sql::disable_of_account(&mut tx, account, now).await?;
+                audit::record(&mut tx, now, Actor::Operator, "invite.disable", account, "all").await?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 
     /// Returns codes, the newest first.
@@ -132,6 +141,7 @@ fn generate(host: &str) -> String {
 mod tests {
     use super::*;
     use crate::db::on_each_database;
+    use crate::db::testing::Fresh;
 
     on_each_database!(
         a_code_is_used_as_often_as_it_says,
@@ -151,6 +161,18 @@ mod tests {
         let code = invites.create(new).await.unwrap().remove(0).code;
         assert!(code.starts_with("example-com-") && code.len() == 23, "{code}");
         (invites, code)
+    }
+
+    #[tokio::test]
+    #[ignore = "needs GENKAN_TEST_POSTGRES"]
+    async fn a_transaction_that_gives_way_is_repeated() {
+        let fresh = Fresh::postgres().await;
+        let db = &fresh.db;
+        let (invites, code) = db.giving_way("invite_codes", created(db, 2)).await;
+        assert!(db.giving_way("audit", invites.disable(&code)).await.unwrap());
+        let (codes, accounts) = ([created(db, 1).await.1], ["admin".to_owned()]);
+        db.giving_way("invite_codes", invites.disable_all(&codes, &accounts)).await.unwrap();
+        assert!(!is_invite_good(db, &codes[0]).await.unwrap());
     }
 
     async fn a_code_is_used_as_often_as_it_says(db: Db) {

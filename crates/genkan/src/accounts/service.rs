@@ -177,10 +177,13 @@ impl Accounts {
         actor: Actor<'_>,
     ) -> Result<(), ClaimError> {
         let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
-        self.change_email(&mut tx, did, email).await?;
-        audit::record(&mut tx, now, actor, "account.email", did.as_str(), "").await?;
-        Ok(tx.commit().await?)
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            self.change_email(&mut tx, did, email).await?;
+            audit::record(&mut tx, now, actor, "account.email", did.as_str(), "").await?;
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
     /// Changes the address. The new one is not confirmed, and codes sent to the old one become

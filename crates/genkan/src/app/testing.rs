@@ -13,7 +13,13 @@ use crate::telemetry::metrics::Metrics;
 
 /// All services on this database, with a host that does not answer and Ann's account on it.
 pub(crate) async fn app_with_ann(db: Db) -> (App, Account) {
-    let mut config = Config::for_tests(Path::new("/nowhere"));
+    app_with_ann_and(db, &[]).await
+}
+
+/// All services on this database, with these settings, a host that does not answer, and Ann's account
+/// on it.
+pub(crate) async fn app_with_ann_and(db: Db, settings: &[(&str, &str)]) -> (App, Account) {
+    let mut config = Config::for_tests_with(Path::new("/nowhere"), settings);
     config.keys.sealing_key = Some(Secret::new([9; 32]));
     let clock = db.clock();
     let app = App::build_on(db, config, clock, Metrics::default()).await.unwrap();

@@ -73,7 +73,7 @@ impl Db {
     }
 
     /// Makes the next write to a table fail, as if its transaction had to give way (PostgreSQL).
-    pub(crate) async fn give_way_once(&self, table: &str) {
+    async fn give_way_once(&self, table: &str) {
         self.run(&format!(
             "CREATE SEQUENCE given_way;
              CREATE FUNCTION give_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -90,13 +90,21 @@ impl Db {
     }
 
     /// Ends [`Db::give_way_once`]. Returns how many writes there were.
-    pub(crate) async fn gave_way(&self, table: &str) -> i64 {
+    async fn gave_way(&self, table: &str) -> i64 {
         let writes = sqlx::query_scalar("SELECT last_value FROM given_way").fetch_one(self.reader()).await;
         self.run(&format!(
             "DROP TRIGGER give_way ON {table}; DROP FUNCTION give_way; DROP SEQUENCE given_way"
         ))
         .await;
         writes.unwrap()
+    }
+
+    /// Does work whose first write to a table gives way (PostgreSQL). It is repeated.
+    pub(crate) async fn giving_way<T>(&self, table: &str, work: impl Future<Output = T>) -> T {
+        self.give_way_once(table).await;
+        let done = work.await;
+        assert!(self.gave_way(table).await > 1, "no write to {table} was repeated");
+        done
     }
 
     async fn run(&self, text: &str) {

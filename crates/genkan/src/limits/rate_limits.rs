@@ -178,27 +178,38 @@ impl RateLimits {
         counted: &[(Limit, String)],
         now: Timestamp,
     ) -> Result<(), AttemptError> {
-        let inner = &*self.inner;
-        if !inner.enabled {
+        if !self.inner.enabled {
             return Ok(());
         }
+        let refused = db::repeated(|| self.attempt_once(db, counted, now)).await?;
+        let Some((limit, over)) = refused else { return Ok(()) };
+        self.inner.metrics.counter(&RATE_LIMITED, &[limit.name()]).increment();
+        Err(over.into())
+    }
+
+    /// Counts an attempt, and returns the limit that refuses it.
+    async fn attempt_once(
+        &self,
+        db: &Db,
+        counted: &[(Limit, String)],
+        now: Timestamp,
+    ) -> Result<Option<(Limit, OverLimit)>, db::Error> {
         let mut tx = db.begin().await?;
-        let mut outcome = Ok(());
+        let mut refused = None;
         for (limit, key) in counted {
-            let rates = inner.rates_of(*limit);
+            let rates = self.inner.rates_of(*limit);
             // Both windows count each attempt, even if one of them has refused it. So repeated
             // attempts gain nothing.
             let verdicts = shared::count(&mut tx, limit.name(), key, &rates, now).await?;
             // The client sees one limit in its headers: the one that it will reach first.
             let Some(tightest) = verdicts.into_iter().reduce(Verdict::tighter) else { continue };
-            outcome = tightest.check(now);
-            if outcome.is_err() {
-                inner.metrics.counter(&RATE_LIMITED, &[limit.name()]).increment();
+            if let Err(over) = tightest.check(now) {
+                refused = Some((*limit, over));
                 break;
             }
         }
         tx.commit().await?;
-        Ok(outcome?)
+        Ok(refused)
     }
 
     /// Takes back an attempt that was counted at this time.
@@ -211,12 +222,15 @@ impl RateLimits {
         if !self.inner.enabled {
             return Ok(());
         }
-        let mut tx = db.begin().await?;
-        for (limit, key) in counted {
-            let rates = self.inner.rates_of(*limit);
-            shared::take_back(&mut tx, limit.name(), key, &rates, counted_at).await?;
-        }
-        tx.commit().await
+        db::repeated(|| async {
+            let mut tx = db.begin().await?;
+            for (limit, key) in counted {
+                let rates = self.inner.rates_of(*limit);
+                shared::take_back(&mut tx, limit.name(), key, &rates, counted_at).await?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 
     /// Removes a batch of counts of windows that have ended.

@@ -24,6 +24,7 @@ use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, SessionAad, Tokens};
 use crate::base::Secret;
 use crate::base::fetch::Pool;
+use crate::db;
 use crate::telemetry::metrics::LINK_LOGINS;
 
 /// What the browser brings. Genkan reads nothing else of its URL.
@@ -218,23 +219,29 @@ impl Links {
             reason: None,
             revoke_attempts: 0,
         };
-        let mut tx = inner.db.begin().await?;
-        links::insert(&mut tx, &row).await?;
-        if let Some(hash) = Client::own_document(&row.client_id) {
-            clients::note_use(&mut tx, hash, now).await?;
-        }
-        tx.commit().await?;
+        db::repeated(|| async {
+            let mut tx = inner.db.begin().await?;
+            links::insert(&mut tx, &row).await?;
+            if let Some(hash) = Client::own_document(&row.client_id) {
+                clients::note_use(&mut tx, hash, now).await?;
+            }
+            tx.commit().await
+        })
+        .await?;
         Ok(Arrival { back: login.back.clone(), ..arrival(row) })
     }
 }
 
 impl Inner {
     /// Removes the row in a transaction of its own, so that it is used up whatever happens next.
-    async fn take_login(&self, state: &str) -> crate::db::Result<Option<Login>> {
-        let mut tx = self.db.begin().await?;
-        let login = logins::take(&mut tx, state).await?;
-        tx.commit().await?;
-        Ok(login)
+    async fn take_login(&self, state: &str) -> db::Result<Option<Login>> {
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            let login = logins::take(&mut tx, state).await?;
+            tx.commit().await?;
+            Ok(login)
+        })
+        .await
     }
 
     async fn authority_of(&self, did: &Did) -> Result<Authority, Failure> {

@@ -70,6 +70,14 @@ impl Links {
         reason: Reason,
         condition: EndCondition<'_>,
     ) -> db::Result<bool> {
+        let ended = db::repeated(|| self.end_once(link, reason, condition)).await?;
+        if ended {
+            tracing::info!(%link, reason = reason.as_str(), "a linked session ended");
+        }
+        Ok(ended)
+    }
+
+    async fn end_once(&self, link: &LinkId, reason: Reason, condition: EndCondition<'_>) -> db::Result<bool> {
         let inner = &self.inner;
         let now = inner.now();
         let mut tx = inner.db.begin().await?;
@@ -86,7 +94,6 @@ impl Links {
         }
         inner.grants.end(&mut tx, link, now).await?;
         tx.commit().await?;
-        tracing::info!(%link, reason = reason.as_str(), "a linked session ended");
         Ok(true)
     }
 }

@@ -24,6 +24,7 @@ use super::sql::logins::{self, Login};
 use super::vault::{LoginSecrets, fresh_key};
 use crate::base::fetch::Pool;
 use crate::base::{Secret, query, random};
+use crate::db;
 use crate::telemetry::metrics::LINK_LOGINS;
 
 /// A request to sign in with an account on an external PDS.
@@ -92,9 +93,12 @@ impl Links {
             } else {
                 // Stored first, because the server fetches the document during the push. Only for a
                 // day: a sign-in that ends well stores it for as long as its session may live.
-                let mut tx = inner.db.begin().await?;
-                clients::put(&mut tx, hash, login.scope, now.minus(CLIENT_LIFETIME).plus(DAY)).await?;
-                tx.commit().await?;
+                db::repeated(|| async {
+                    let mut tx = inner.db.begin().await?;
+                    clients::put(&mut tx, hash, login.scope, now.minus(CLIENT_LIFETIME).plus(DAY)).await?;
+                    tx.commit().await
+                })
+                .await?;
             }
         }
         let identity = ClientIdentity { id: name.id, key: inner.client.newest_key(now) };
@@ -147,9 +151,12 @@ impl Links {
             expires_at: now.plus(LIFETIME),
         };
         // Written after the push succeeded, so that a refused sign-in leaves no row behind.
-        let mut tx = inner.db.begin().await?;
-        logins::insert(&mut tx, &row).await?;
-        tx.commit().await?;
+        db::repeated(|| async {
+            let mut tx = inner.db.begin().await?;
+            logins::insert(&mut tx, &row).await?;
+            tx.commit().await
+        })
+        .await?;
         Ok(LoginRedirect { url, browser: Secret::new(browser) })
     }
 }

@@ -61,9 +61,12 @@ impl Inner {
         if now.since(row.used_at) < USE_NOTED_EACH {
             return Ok(());
         }
-        let mut tx = self.db.begin().await.map_err(|cause| stored(&cause))?;
-        links::used(&mut tx, &row.id, now).await.map_err(|cause| stored(&cause))?;
-        tx.commit().await.map_err(|cause| stored(&cause))
+        let noted = db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            links::used(&mut tx, &row.id, now).await?;
+            tx.commit().await
+        });
+        noted.await.map_err(|cause| stored(&cause))
     }
 }
 

@@ -77,12 +77,15 @@ impl Links {
     async fn put_off(&self, left: &[LinkId], now: Timestamp) -> db::Result<()> {
         let db = &self.inner.db;
         for some in left.chunks(usize::try_from(db.rows_at_once()).unwrap_or(usize::MAX)) {
-            let mut tx = db.begin().await?;
-            for link in some {
-                let until = now.plus(FIRST_PAUSE + PUT_OFF.mul_f64(random::fraction()));
-                links::put_off_revocation(&mut tx, link, now, until).await?;
-            }
-            tx.commit().await?;
+            db::repeated(|| async {
+                let mut tx = db.begin().await?;
+                for link in some {
+                    let until = now.plus(FIRST_PAUSE + PUT_OFF.mul_f64(random::fraction()));
+                    links::put_off_revocation(&mut tx, link, now, until).await?;
+                }
+                tx.commit().await
+            })
+            .await?;
         }
         Ok(())
     }
@@ -138,12 +141,14 @@ impl Links {
     async fn try_to_tell(&self, link: &LinkId) -> db::Result<()> {
         let inner = &self.inner;
         let now = inner.now();
-        let mut tx = inner.db.begin().await?;
-        let Some(row) = links::take_revocation(&mut tx, link, now, now.plus(FIRST_PAUSE)).await? else {
-            return Ok(());
-        };
         // Committed before the request: no transaction stays open while another server answers.
-        tx.commit().await?;
+        let taken = db::repeated(|| async {
+            let mut tx = inner.db.begin().await?;
+            let row = links::take_revocation(&mut tx, link, now, now.plus(FIRST_PAUSE)).await?;
+            tx.commit().await?;
+            Ok::<_, db::Error>(row)
+        });
+        let Some(row) = taken.await? else { return Ok(()) };
         let told = match (self.identity_of(&row).await, inner.open(&row)) {
             (Ok(Some(identity)), Ok(tokens)) => {
                 let key = ProofKey::new(tokens.key);
@@ -164,7 +169,7 @@ impl Links {
             // one may tell the server.
             (Err(_), _) | (_, Err(_)) => Err(TokenRequestError::NotSent("keys are missing here".into())),
         };
-        self.note_told(&row, told, now).await
+        db::repeated(|| self.note_told(&row, &told, now)).await
     }
 
     /// Remembers whether a server answered.
@@ -190,7 +195,7 @@ impl Links {
     async fn note_told(
         &self,
         row: &Row,
-        told: Result<(), TokenRequestError>,
+        told: &Result<(), TokenRequestError>,
         now: Timestamp,
     ) -> db::Result<()> {
         let mut tx = self.inner.db.begin().await?;
@@ -199,7 +204,7 @@ impl Links {
             Err(TokenRequestError::NotTried(_)) => {
                 links::tell_again_uncounted(&mut tx, &row.id, now.plus(FIRST_PAUSE)).await?;
             }
-            Err(error) if row.revoke_attempts < MOST_ATTEMPTS && may_hear_later(&error) => {
+            Err(error) if row.revoke_attempts < MOST_ATTEMPTS && may_hear_later(error) => {
                 // One minute, doubled up to three hours. `revoke_attempts` already counts this
                 // attempt, so the first failure doubles nothing.
                 let doublings = u32::try_from(row.revoke_attempts.clamp(1, 10)).unwrap_or(1) - 1;

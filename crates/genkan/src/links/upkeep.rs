@@ -7,6 +7,7 @@ use super::client::Client;
 use super::service::Inner;
 use super::sql::links::Row;
 use super::sql::{clients, leases};
+use crate::db;
 
 impl Inner {
     /// Releases the lease of a refresh that has no new tokens. `answered` means that the server
@@ -34,11 +35,11 @@ impl Inner {
     /// Keeps the client document of a session for as long as the session is refreshed.
     pub(super) async fn note_client(&self, row: &Row) {
         let Some(hash) = Client::own_document(&row.client_id) else { return };
-        let note = async {
+        let note = db::repeated(|| async {
             let mut tx = self.db.begin().await?;
             clients::note_use(&mut tx, hash, self.clock.now()).await?;
             tx.commit().await
-        };
+        });
         if let Err(cause) = note.await {
             // The next refresh tries again. The document lives for two years from its last use.
             let cause = &cause as &dyn std::error::Error;

@@ -64,11 +64,14 @@ impl Links {
     /// for an hour. The tokens of this sign-in are revoked at once.
     pub(crate) async fn start_visit(&self, arrival: &Arrival, device: &str) -> db::Result<()> {
         let inner = &self.inner;
-        let mut tx = inner.db.begin().await?;
-        let until = inner.now().plus(VISIT);
-        // Only the identity is kept: the visit shows the account's grants and needs no tokens.
-        visits::put(&mut tx, device, &arrival.did, arrival.handle.as_deref(), until).await?;
-        tx.commit().await?;
+        db::repeated(|| async {
+            let mut tx = inner.db.begin().await?;
+            let until = inner.now().plus(VISIT);
+            // Only the identity is kept: the visit shows the account's grants and needs no tokens.
+            visits::put(&mut tx, device, &arrival.did, arrival.handle.as_deref(), until).await?;
+            tx.commit().await
+        })
+        .await?;
         // After the visit is stored. If this step fails, the job for undecided sessions ends the
         // link.
         self.end(&arrival.link, Reason::IdentityOnly).await?;
@@ -83,9 +86,12 @@ impl Links {
 
     /// Ends a visit.
     pub(crate) async fn end_visit(&self, device: &str, did: &Did) -> db::Result<()> {
-        let mut tx = self.inner.db.begin().await?;
-        visits::remove(&mut tx, device, did).await?;
-        tx.commit().await
+        db::repeated(|| async {
+            let mut tx = self.inner.db.begin().await?;
+            visits::remove(&mut tx, device, did).await?;
+            tx.commit().await
+        })
+        .await
     }
 }
 

@@ -6,8 +6,8 @@ use genkan_protocol::plc::{self, Data, Operation, Service};
 
 use crate::accounts::{self, Account, CodeError, Emails};
 use crate::base::{Clock, WaitingClient};
-use crate::db::Db;
 use crate::db::audit::{self, Actor};
+use crate::db::{self, Db};
 use crate::identity::{Directory, DirectoryError, HomeDocuments};
 use crate::keys::Ring;
 use crate::mail::Reason;
@@ -26,7 +26,7 @@ pub(crate) enum Error {
     #[error("the PLC directory: {0}")]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
-    Storage(#[from] crate::db::Error),
+    Storage(#[from] db::Error),
 }
 
 /// The requested changes. The rest stays as in the last operation.
@@ -79,18 +79,22 @@ impl Moves {
         }
         let data = changed(data, changes);
         data.check().map_err(Error::Unfit)?;
-        let mut tx = self.db.begin().await?;
-        // The code could have been used by a parallel request since the check. Then this fails and
-        // nothing is signed.
-        checked.take(&mut tx).await?;
-        // The audit record is committed before the operation leaves, so every signature is on
-        // record.
-        audit::record(&mut tx, now, actor, "plc.sign", did, &last.cid()).await?;
-        // The owner submits it from anywhere.
-        self.home_documents.expect_change(&mut tx, &account.did).await?;
-        accounts::note_change(&mut tx, &account.did).await?;
-        tx.commit_for(client).await?;
-        Ok(plc::update(&last.cid(), data, rotation))
+        let cid = last.cid();
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            // The code could have been used by a parallel request since the check. Then this fails
+            // and nothing is signed.
+            checked.take(&mut tx).await?;
+            // The audit record is committed before the operation leaves, so every signature is on
+            // record.
+            audit::record(&mut tx, now, actor, "plc.sign", did, &cid).await?;
+            // The owner submits it from anywhere.
+            self.home_documents.expect_change(&mut tx, &account.did).await?;
+            accounts::note_change(&mut tx, &account.did).await?;
+            Ok::<_, Error>(tx.commit_for(client).await?)
+        })
+        .await?;
+        Ok(plc::update(&cid, data, rotation))
     }
 }
 

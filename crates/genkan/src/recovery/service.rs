@@ -10,8 +10,8 @@ use crate::accounts::{
 };
 use crate::base::{Clock, Language, Secret, WaitingClient, monotonic_now};
 use crate::credentials::{Credentials, Ending};
-use crate::db::Db;
 use crate::db::audit::{self, Actor};
+use crate::db::{self, Db};
 use crate::mail::Reason;
 
 /// Resets passwords. Cheap to clone.
@@ -66,28 +66,28 @@ impl Recovery {
         // After the code was found, so that a wrong code costs no hash; before the transaction,
         // which must not be held while the hash is computed.
         let hash = self.passwords.hash(password, Requester::TRUSTED).await?;
-        self.replace_password(checked, hash.expose(), client).await
+        db::repeated(|| self.replace_password(&checked, hash.expose(), client)).await?;
+        Ok(checked.did().clone())
     }
 
     async fn replace_password(
         &self,
-        code: VerifiedCode,
+        code: &VerifiedCode,
         hash: &str,
         client: &WaitingClient,
-    ) -> Result<Did, Error> {
-        let (did, now) = (code.did().clone(), self.clock.now());
+    ) -> Result<(), Error> {
+        let (did, now) = (code.did(), self.clock.now());
         let mut tx = self.db.begin().await?;
         // The first write of the transaction: of two resets with one code the second stops here.
         code.take(&mut tx).await?;
-        if !self.accounts.set_password_hash(&mut tx, &did, hash).await? {
+        if !self.accounts.set_password_hash(&mut tx, did, hash).await? {
             // The account was deleted between the check of the code and this change.
             return Err(CodeError::Invalid.into());
         }
-        self.credentials.end(&mut tx, &did, Ending::Everything).await?;
-        let by = Actor::Account(&did);
+        self.credentials.end(&mut tx, did, Ending::Everything).await?;
+        let by = Actor::Account(did);
         audit::record(&mut tx, now, by, "account.password_reset", did.as_str(), "").await?;
-        tx.commit_for(client).await?;
-        Ok(did)
+        Ok(tx.commit_for(client).await?)
     }
 }
 

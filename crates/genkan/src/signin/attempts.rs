@@ -170,10 +170,13 @@ impl Attempts {
     }
 
     async fn store(&self, did: &Did, hash: &str, now: Timestamp) -> db::Result<()> {
-        let mut tx = self.db.begin().await?;
-        addresses::put(&mut tx, did, hash, now).await?;
-        addresses::trim(&mut tx, did, MOST_ADDRESSES).await?;
-        tx.commit().await
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            addresses::put(&mut tx, did, hash, now).await?;
+            addresses::trim(&mut tx, did, MOST_ADDRESSES).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Records the address from which an account is created, as part of `tx`.

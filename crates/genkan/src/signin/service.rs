@@ -63,9 +63,13 @@ impl SignIns {
         };
         let device = DeviceId::from(cookies.device_hash());
         if without_row.is_none() {
-            let mut tx = self.db.begin().await?;
-            sql::insert(&mut tx, &device, &cookies.session_hash(), seen, now).await?;
-            tx.commit().await?;
+            let session = cookies.session_hash();
+            db::repeated(|| async {
+                let mut tx = self.db.begin().await?;
+                sql::insert(&mut tx, &device, &session, seen, now).await?;
+                tx.commit().await
+            })
+            .await?;
         }
         let client = seen.client.clone();
         Ok(Visit { device, cookies, changed: true, carries: NONE, is_older: false, without_row, client })
@@ -133,13 +137,18 @@ impl SignIns {
         // lost answer was only slow, its cookie has replaced that one, and gets another as well.
         if may_come_late {
             let next = visit.cookies.with_new_session();
-            let mut tx = self.db.begin().await?;
-            let hashes = (row.session.as_str(), shown.as_str(), &*next.session_hash());
-            let id = &visit.device;
-            let rotation = sql::rotate_after_loss(&mut tx, id, hashes, visit.carries, now).await?;
-            let Some(rotation) = rotation else { return Ok(None) };
-            audit::record(&mut tx, now, Actor::Genkan, "signin.lost_cookie", id.as_str(), "").await?;
-            tx.commit().await?;
+            let (id, next_hash) = (&visit.device, next.session_hash());
+            let rotation = db::repeated(|| async {
+                let mut tx = self.db.begin().await?;
+                let hashes = (row.session.as_str(), shown.as_str(), &*next_hash);
+                let rotation = sql::rotate_after_loss(&mut tx, id, hashes, visit.carries, now).await?;
+                if rotation.is_some() {
+                    audit::record(&mut tx, now, Actor::Genkan, "signin.lost_cookie", id.as_str(), "").await?;
+                    tx.commit().await?;
+                }
+                Ok::<_, Error>(rotation)
+            });
+            let Some(rotation) = rotation.await? else { return Ok(None) };
             visit.replace_cookies(next, rotation);
             return Ok(Some(visit));
         }
@@ -163,20 +172,26 @@ impl SignIns {
         }
         if now.since(row.rotated_at) >= ROTATE_EVERY || row.looks_other(seen) {
             let next = visit.cookies.with_new_session();
-            let mut tx = self.db.begin().await?;
-            let id = &visit.device;
-            let rotated = sql::rotate_from(&mut tx, id, &shown, &next.session_hash(), seen, now).await?;
-            tx.commit().await?;
-            match rotated {
+            let (id, next_hash) = (&visit.device, next.session_hash());
+            let rotated = db::repeated(|| async {
+                let mut tx = self.db.begin().await?;
+                let rotated = sql::rotate_from(&mut tx, id, &shown, &next_hash, seen, now).await?;
+                tx.commit().await?;
+                Ok::<_, Error>(rotated)
+            });
+            match rotated.await? {
                 Some(rotation) => visit.replace_cookies(next, rotation),
                 // Another request of this browser rotated first, so this one carries the previous
                 // cookie. It is not a thief, and keeps the rights that it had.
                 None => visit.is_older = true,
             }
         } else if !row.was_shown_last(&shown) || now.since(row.seen_at) >= NOTE_SEEN_EVERY {
-            let mut tx = self.db.begin().await?;
-            sql::note_seen(&mut tx, &visit.device, &shown, now).await?;
-            tx.commit().await?;
+            db::repeated(|| async {
+                let mut tx = self.db.begin().await?;
+                sql::note_seen(&mut tx, &visit.device, &shown, now).await?;
+                tx.commit().await
+            })
+            .await?;
         }
         Ok(visit)
     }
@@ -242,17 +257,27 @@ impl SignIns {
         account: &Account,
         keep: Persistence<'_>,
     ) -> Result<(), Error> {
+        let (next, rotation) = db::repeated(|| self.sign_in_once(visit, account, keep)).await?;
+        visit.replace_cookies(next, rotation);
+        Ok(())
+    }
+
+    async fn sign_in_once(
+        &self,
+        visit: &Visit,
+        account: &Account,
+        keep: Persistence<'_>,
+    ) -> Result<(Cookies, i64), Error> {
         let mut tx = self.db.begin().await?;
         // The account's row first, in the same order as a transaction that ends every sign-in.
         let hash = Demand::PasswordHash(&account.password_hash);
         if !accounts::hold(&mut tx, &account.did, hash).await? {
             return Err(Error::WrongPassword);
         }
-        let (next, rotation) = self.enter(&mut tx, visit, &account.did, keep).await?;
+        let entered = self.enter(&mut tx, visit, &account.did, keep).await?;
         sql::note_sign_in(&mut tx, &visit.device, self.clock.now()).await?;
         tx.commit_for(&visit.client).await?;
-        visit.replace_cookies(next, rotation);
-        Ok(())
+        Ok(entered)
     }
 
     /// Signs in a linked person, who returned from their own server.
@@ -266,11 +291,21 @@ impl SignIns {
         did: &Did,
         keep: Persistence<'_>,
     ) -> Result<(), Error> {
-        let mut tx = self.db.begin().await?;
-        let (next, rotation) = self.enter(&mut tx, visit, did, keep).await?;
-        tx.commit_for(&visit.client).await?;
+        let (next, rotation) = db::repeated(|| self.sign_in_linked_once(visit, did, keep)).await?;
         visit.replace_cookies(next, rotation);
         Ok(())
+    }
+
+    async fn sign_in_linked_once(
+        &self,
+        visit: &Visit,
+        did: &Did,
+        keep: Persistence<'_>,
+    ) -> Result<(Cookies, i64), Error> {
+        let mut tx = self.db.begin().await?;
+        let entered = self.enter(&mut tx, visit, did, keep).await?;
+        tx.commit_for(&visit.client).await?;
+        Ok(entered)
     }
 
     /// Enters a sign-in. Returns a new cookie, which carries it beside those that the visit's cookie
@@ -323,11 +358,15 @@ impl SignIns {
             return Ok(());
         }
         let next = visit.cookies.with_new_session();
-        let mut tx = self.db.begin().await?;
-        let hashes = (&*visit.cookies.session_hash(), &*next.session_hash());
-        let rotation = sql::rotate(&mut tx, &visit.device, hashes, visit.changed, self.clock.now()).await?;
-        tx.commit_for(&visit.client).await?;
-        if let Some(rotation) = rotation {
+        let (shown, next_hash) = (visit.cookies.session_hash(), next.session_hash());
+        let rotation = db::repeated(|| async {
+            let (hashes, now) = ((&*shown, &*next_hash), self.clock.now());
+            let mut tx = self.db.begin().await?;
+            let rotation = sql::rotate(&mut tx, &visit.device, hashes, visit.changed, now).await?;
+            tx.commit_for(&visit.client).await?;
+            Ok::<_, Error>(rotation)
+        });
+        if let Some(rotation) = rotation.await? {
             visit.replace_cookies(next, rotation);
         }
         Ok(())
@@ -335,10 +374,13 @@ impl SignIns {
 
     /// Signs an account out of one of its browsers. Returns `false` if it was not signed in there.
     pub(crate) async fn sign_out_at(&self, device: &DeviceId, did: &Did) -> Result<bool, Error> {
-        let mut tx = self.db.begin().await?;
-        let left = leave(&mut tx, device, did, self.clock.now()).await?;
-        tx.commit().await?;
-        Ok(left)
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            let left = leave(&mut tx, device, did, self.clock.now()).await?;
+            tx.commit().await?;
+            Ok(left)
+        })
+        .await
     }
 
     /// Returns the browsers that remember an account, the latest seen first.
@@ -364,12 +406,19 @@ impl SignIns {
 
     async fn forget_stolen(&self, device: &DeviceId, session: &str) -> Result<(), Error> {
         let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
-        if sql::forget(&mut tx, device, session, now).await? {
-            audit::record(&mut tx, now, Actor::Genkan, "signin.stale_cookie", device.as_str(), "").await?;
+        let forgotten = db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            let forgotten = sql::forget(&mut tx, device, session, now).await?;
+            if forgotten {
+                audit::record(&mut tx, now, Actor::Genkan, "signin.stale_cookie", device.as_str(), "")
+                    .await?;
+            }
+            tx.commit().await?;
+            Ok::<_, Error>(forgotten)
+        });
+        if forgotten.await? {
             tracing::warn!("a browser showed a cookie that was replaced before: its sign-ins have ended");
         }
-        tx.commit().await?;
         Ok(())
     }
 }

@@ -83,22 +83,12 @@ async fn a_transaction_that_gives_way_is_repeated() {
     let db = &fresh.db;
     let (app, ann) = app_with_ann(db.clone()).await;
     let (did, by) = (&ann.did, Actor::Operator);
-    db.give_way_once("accounts").await;
-    let done = app.standings.set_password_hash(did, "hash", by).await;
-    assert!(db.gave_way("accounts").await > 1);
-    done.unwrap();
-    db.give_way_once("accounts").await;
-    let done = app.standings.take_down(did, "T-1", by).await;
-    assert!(db.gave_way("accounts").await > 1);
+    db.giving_way("accounts", app.standings.set_password_hash(did, "hash", by)).await.unwrap();
+    let done = db.giving_way("accounts", app.standings.take_down(did, "T-1", by)).await;
     assert_eq!(done.unwrap(), Told::Later);
-    db.give_way_once("audit").await;
-    let done = app.credentials.revoke_app_password(did, "phone", by).await;
-    assert!(db.gave_way("audit").await > 1);
-    done.unwrap();
-    db.give_way_once("accounts").await;
+    db.giving_way("audit", app.credentials.revoke_app_password(did, "phone", by)).await.unwrap();
     // The host is away, after everything was recorded.
-    let done = app.standings.delete(did, by).await;
-    assert!(db.gave_way("accounts").await > 1);
+    let done = db.giving_way("accounts", app.standings.delete(did, by)).await;
     assert!(matches!(done, Err(Error::Host(_))), "{done:?}");
 }
 

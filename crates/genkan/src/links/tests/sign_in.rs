@@ -7,6 +7,7 @@ use sqlx::Row as _;
 
 use super::harness::{DEVICE, LinkHarness, SCOPE, know};
 use crate::base::query;
+use crate::db::testing::Fresh;
 use crate::db::{Db, on_each_database, sweep};
 use crate::links::*;
 
@@ -29,6 +30,26 @@ on_each_database!(
     home_accounts_are_not_sent_to_another_server,
     a_sign_in_expires_after_ten_minutes
 );
+
+#[tokio::test]
+#[ignore = "needs GENKAN_TEST_POSTGRES"]
+async fn a_transaction_that_gives_way_is_repeated() {
+    let fresh = Fresh::postgres().await;
+    let db = &fresh.db;
+    let harness = LinkHarness::start(db.clone()).await;
+    for table in ["link_logins", "links"] {
+        let departure = db.giving_way("link_logins", harness.begin("ann.example.com")).await.unwrap();
+        let callback = harness.visit(&departure).await;
+        let arrival = db.giving_way(table, harness.finish(&departure, callback)).await.unwrap();
+        let visiting = harness.links.start_visit(&arrival, DEVICE);
+        db.giving_way("link_visits", visiting).await.unwrap();
+        assert_eq!(harness.reason(&arrival.link).await, Some("identity_only"));
+    }
+    let link = harness.link().await;
+    assert!(db.giving_way("links", harness.links.end(&link, Reason::GrantEnded)).await.unwrap());
+    let leaving = harness.links.end_visit(DEVICE, &harness.ann);
+    db.giving_way("link_visits", leaving).await.unwrap();
+}
 
 async fn a_person_signs_in_at_an_external_server_and_comes_back(db: Db) {
     let harness = LinkHarness::start(db).await;

@@ -11,8 +11,8 @@ use super::problem::Problem;
 use super::view::{ConsentView, OpenRequest, Outcome, Redirect};
 use crate::accounts::{self, Account, Demand, Standing};
 use crate::base::{Secret, Timestamp, WaitingClient, random};
-use crate::db::Tx;
 use crate::db::audit::{self, Actor};
+use crate::db::{self, Tx};
 use crate::oauth::ids::{CodeId, GrantId, RequestUri};
 use crate::oauth::scope::ApprovedScope;
 use crate::oauth::service::OAuth;
@@ -31,32 +31,8 @@ impl OAuth {
         client_id: &str,
         device: &DeviceId,
     ) -> Result<OpenRequest, Problem> {
-        let now = self.now();
         let uri = RequestUri::parse(request_uri).ok_or(Problem::Unknown)?;
-        let mut tx = self.db.begin().await?;
-        let request = requests::hold(&mut tx, &uri, now).await?.ok_or(Problem::Unknown)?;
-        // A request URI is bound to the client that pushed it (RFC 9126 §2.2). If another client
-        // presents it, it has leaked and is removed.
-        if request.client_id != client_id {
-            requests::remove(&mut tx, &uri).await?;
-            tx.commit().await?;
-            return Err(Problem::Unknown);
-        }
-        // The person went back in the browser. The app has its answer already.
-        if request.decided {
-            return Err(self.denied(&request, "This authorization request was already answered"));
-        }
-        // A second browser may be an attempt to let a person approve a request that somebody else
-        // began. So the request ends for both browsers.
-        if request.device.as_ref().is_some_and(|first| first != device) {
-            requests::remove(&mut tx, &uri).await?;
-            tx.commit().await?;
-            return Err(self.denied(&request, "This authorization request was opened in another browser"));
-        }
-        // Each visit extends the request: a person who is still typing a password should not lose
-        // it.
-        requests::visit(&mut tx, &uri, device, now.plus(REQUEST)).await?;
-        tx.commit().await?;
+        let request = db::repeated(|| self.open_once(&uri, client_id, device)).await?;
         let client = self.clients.shown(client_id).await?;
         Ok(OpenRequest {
             uri,
@@ -69,6 +45,40 @@ impl OAuth {
             device: device.clone(),
             browser: WaitingClient::default(),
         })
+    }
+
+    async fn open_once(
+        &self,
+        uri: &RequestUri,
+        client_id: &str,
+        device: &DeviceId,
+    ) -> Result<StoredRequest, Problem> {
+        let now = self.now();
+        let mut tx = self.db.begin().await?;
+        let request = requests::hold(&mut tx, uri, now).await?.ok_or(Problem::Unknown)?;
+        // A request URI is bound to the client that pushed it (RFC 9126 §2.2). If another client
+        // presents it, it has leaked and is removed.
+        if request.client_id != client_id {
+            requests::remove(&mut tx, uri).await?;
+            tx.commit().await?;
+            return Err(Problem::Unknown);
+        }
+        // The person went back in the browser. The app has its answer already.
+        if request.decided {
+            return Err(self.denied(&request, "This authorization request was already answered"));
+        }
+        // A second browser may be an attempt to let a person approve a request that somebody else
+        // began. So the request ends for both browsers.
+        if request.device.as_ref().is_some_and(|first| first != device) {
+            requests::remove(&mut tx, uri).await?;
+            tx.commit().await?;
+            return Err(self.denied(&request, "This authorization request was opened in another browser"));
+        }
+        // Each visit extends the request: a person who is still typing a password should not lose
+        // it.
+        requests::visit(&mut tx, uri, device, now.plus(REQUEST)).await?;
+        tx.commit().await?;
+        Ok(request)
     }
 
     /// Decides the next step of an opened request. `signed_in` are the accounts of this browser,
@@ -130,28 +140,12 @@ impl OAuth {
         link: Option<GrantId>,
         now: Timestamp,
     ) -> Result<Redirect, Problem> {
-        let mut tx = self.db.begin().await?;
-        let may_decide = match &link {
-            // With the code or not at all: a form that was in vain can be sent again.
-            Some(link) => self.links.keep(&mut tx, link, now).await?,
-            None => {
-                accounts::hold(&mut tx, did, Demand::Active).await?
-                    && signin::is_signed_in(&mut tx, &opened.device, did).await?
-            }
-        };
-        // A password reset has signed this browser out meanwhile, or the link has ended.
-        if !may_decide {
-            drop(tx);
-            return self.reject(opened).await;
-        }
-        // Only one of several decisions at once gets past this point.
-        self.hold_to_decide(&mut tx, opened, now).await?;
         // 32 random bytes: a code cannot be guessed within its lifetime.
         let code = Secret::new(format!("cod-{}", HEXLOWER.encode(&random::bytes::<32>())));
         let stored = codes::StoredCode {
             client_id: opened.request.client_id.clone(),
             pushed: opened.request.pushed.clone(),
-            scope: scope.clone(),
+            scope,
             did: did.clone(),
             device: opened.device.clone(),
             expires_at: now.plus(CODE),
@@ -159,15 +153,47 @@ impl OAuth {
             link,
         };
         // Only the hash is stored, so a copy of the database contains no usable code.
-        codes::insert(&mut tx, &CodeId::of(code.expose()), &stored).await?;
+        let id = CodeId::of(code.expose());
+        if db::repeated(|| self.give_code_once(opened, &id, &stored, now)).await? {
+            Ok(self.way_back(&opened.request, vec![("code", code)]))
+        } else {
+            self.reject(opened).await
+        }
+    }
+
+    /// Stores a code. Returns `false` if the account may not decide: a password reset has signed this
+    /// browser out meanwhile, or the link has ended.
+    async fn give_code_once(
+        &self,
+        opened: &OpenRequest,
+        id: &CodeId,
+        code: &codes::StoredCode,
+        now: Timestamp,
+    ) -> Result<bool, Problem> {
+        let did = &code.did;
+        let mut tx = self.db.begin().await?;
+        let may_decide = match &code.link {
+            // With the code or not at all: a form that was in vain can be sent again.
+            Some(link) => self.links.keep(&mut tx, link, now).await?,
+            None => {
+                accounts::hold(&mut tx, did, Demand::Active).await?
+                    && signin::is_signed_in(&mut tx, &opened.device, did).await?
+            }
+        };
+        if !may_decide {
+            return Ok(false);
+        }
+        // Only one of several decisions at once gets past this point.
+        self.hold_to_decide(&mut tx, opened, now).await?;
+        codes::insert(&mut tx, id, code).await?;
         // Any program can claim to be a development client, so no consent is remembered for one.
         if !opened.client.development {
-            consents::add(&mut tx, did, &stored.client_id, &scope, now).await?;
+            consents::add(&mut tx, did, &code.client_id, &code.scope, now).await?;
         }
-        let detail = format!("{} {scope}", stored.client_id);
+        let detail = format!("{} {}", code.client_id, code.scope);
         audit::record(&mut tx, now, Actor::Account(did), "oauth.approve", did.as_str(), &detail).await?;
         tx.commit_for(&opened.browser).await?;
-        Ok(self.way_back(&opened.request, vec![("code", code)]))
+        Ok(true)
     }
 
     /// Denies the request.
@@ -182,9 +208,12 @@ impl OAuth {
         code: Code,
         why: &'static str,
     ) -> Result<Redirect, Problem> {
-        let mut tx = self.db.begin().await?;
-        self.hold_to_decide(&mut tx, opened, self.now()).await?;
-        tx.commit().await?;
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            self.hold_to_decide(&mut tx, opened, self.now()).await?;
+            Ok::<_, Problem>(tx.commit().await?)
+        })
+        .await?;
         Ok(self.way_back_with(&opened.request, code, why))
     }
 

@@ -8,6 +8,7 @@ use genkan_protocol::oauth::request::{AuthorizationRequest, Form, Prompt};
 use genkan_protocol::oauth::scope::undeclared;
 
 use super::authorize::REQUEST;
+use crate::db;
 use crate::oauth::call::Call;
 use crate::oauth::clients::{Client, Purpose};
 use crate::oauth::error::Error;
@@ -79,12 +80,15 @@ impl OAuth {
             at: now.as_millis(),
         };
         let uri = RequestUri::fresh();
-        let mut tx = self.db.begin().await?;
         // The last step, in the transaction that stores the request: a push that was refused above
         // has used up neither its proof nor its assertion.
-        self.use_up(&mut tx, proof.as_ref(), &client, &proven, now).await?;
-        requests::insert(&mut tx, &uri, client.id.as_str(), &pushed, now.plus(REQUEST)).await?;
-        tx.commit().await?;
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            self.use_up(&mut tx, proof.as_ref(), &client, &proven, now).await?;
+            requests::insert(&mut tx, &uri, client.id.as_str(), &pushed, now.plus(REQUEST)).await?;
+            Ok::<_, Error>(tx.commit().await?)
+        })
+        .await?;
         Ok(PushedRequest { request_uri: uri, expires_in: REQUEST.as_secs() })
     }
 }

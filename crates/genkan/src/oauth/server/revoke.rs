@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use genkan_protocol::oauth::access_token::Token;
+use genkan_protocol::oauth::dpop::Proof;
 use genkan_protocol::oauth::error::OAuthErrorCode as Code;
 use genkan_protocol::oauth::request::Form;
 use genkan_protocol::syntax::Did;
@@ -17,7 +18,7 @@ use crate::db::feed::{self, Change};
 use crate::db::{self, Tx};
 use crate::oauth::call::Call;
 use crate::oauth::client_trust::ClientTrust;
-use crate::oauth::clients::ClientView;
+use crate::oauth::clients::{AuthenticatedClient, Client, ClientView};
 use crate::oauth::error::Error;
 use crate::oauth::grant::Grant;
 use crate::oauth::ids::{self, CodeId, GrantId};
@@ -56,11 +57,22 @@ impl OAuth {
             Err(Error::Refused(refusal)) if refusal.code == Code::InvalidGrant => return Ok(()),
             proven => proven?,
         };
+        db::repeated(|| self.revoke_once(named.as_ref(), &client, &proven, proof, now)).await
+    }
+
+    async fn revoke_once(
+        &self,
+        named: Option<&GrantId>,
+        client: &Client,
+        proven: &AuthenticatedClient,
+        proof: Option<&Proof>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
-        self.use_up(&mut tx, proof, &client, &proven, now).await?;
+        self.use_up(&mut tx, proof, client, proven, now).await?;
         if let Some(grant) = named {
-            self.links.hold(&mut tx, &grant).await?;
-            let own = grants::hold(&mut tx, &grant).await?.filter(|grant| {
+            self.links.hold(&mut tx, grant).await?;
+            let own = grants::hold(&mut tx, grant).await?.filter(|grant| {
                 grant.client_id == client.id.as_str()
                     && (proof.is_none() || grant.is_held_by(proof))
                     && grant.client_auth.may_go_on_as(&proven.auth)
@@ -86,6 +98,10 @@ impl OAuth {
     /// Revokes one grant of the account. Its client must then ask for consent again. Returns
     /// `false` if the account has no such grant.
     pub(crate) async fn end(&self, did: &Did, grant: &GrantId) -> Result<bool, Error> {
+        db::repeated(|| self.end_once(did, grant)).await
+    }
+
+    async fn end_once(&self, did: &Did, grant: &GrantId) -> Result<bool, Error> {
         let now = self.now();
         let mut tx = self.db.begin().await?;
         self.links.hold(&mut tx, grant).await?;
@@ -166,13 +182,17 @@ impl OAuth {
             let Some(last) = found.last() else { break };
             after = Some(last.clone());
             for idle in &found {
-                ended += u64::from(unless_it_fails_alone(self.end_if_run_out(&idle.id, now).await)?);
+                ended += u64::from(unless_it_fails_alone(
+                    db::repeated(|| self.end_if_run_out(&idle.id, now)).await,
+                )?);
             }
         }
         loop {
             let before = ended;
             for (code, link) in &codes::unredeemed(&self.db, now).await? {
-                ended += u64::from(unless_it_fails_alone(self.end_unredeemed(code, link, now).await)?);
+                ended += u64::from(unless_it_fails_alone(
+                    db::repeated(|| self.end_unredeemed(code, link, now)).await,
+                )?);
             }
             // None is left, but for those that cannot end.
             if ended == before {
@@ -211,10 +231,13 @@ impl OAuth {
 
     async fn end_by(&self, by: Actor<'_>, grant: &GrantId, why: &str) -> Result<bool, Error> {
         let now = self.now();
-        let mut tx = self.db.begin().await?;
-        let was_alive = self.end_in(&mut tx, grant, by, why, now).await?;
-        tx.commit().await?;
-        Ok(was_alive)
+        db::repeated(|| async {
+            let mut tx = self.db.begin().await?;
+            let was_alive = self.end_in(&mut tx, grant, by, why, now).await?;
+            tx.commit().await?;
+            Ok(was_alive)
+        })
+        .await
     }
 
     /// Sets the operator's trust in a client. A blocked client loses every grant. Returns how many
@@ -249,21 +272,30 @@ impl OAuth {
     async fn end_all_of_blocked(&self, client_id: &str) -> Result<usize, Error> {
         let mut all = 0;
         loop {
-            let now = self.now();
-            let mut tx = self.db.begin().await?;
-            if !clients::hold_blocked(&mut tx, client_id).await? {
+            let Some(ended) = db::repeated(|| self.end_some_of_blocked(client_id)).await? else {
                 return Ok(all);
-            }
-            let batch = grants::some_of_client(&mut tx, client_id, self.db.rows_at_once()).await?;
-            if batch.is_empty() {
-                return Ok(all);
-            }
-            all += self.end_each(&mut tx, &batch, now).await?;
-            tx.commit().await?;
+            };
+            all += ended;
             // Every process reads the notes of the last half minute each second. At this pace a
             // million grants take twenty minutes, and the notes stay few.
             tokio::time::sleep(Duration::from_millis(self.db.rows_at_once())).await;
         }
+    }
+
+    /// Ends a batch of a blocked client's grants. Returns `None` if none is left, or the client is no
+    /// longer blocked.
+    async fn end_some_of_blocked(&self, client_id: &str) -> db::Result<Option<usize>> {
+        let mut tx = self.db.begin().await?;
+        if !clients::hold_blocked(&mut tx, client_id).await? {
+            return Ok(None);
+        }
+        let batch = grants::some_of_client(&mut tx, client_id, self.db.rows_at_once()).await?;
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let ended = self.end_each(&mut tx, &batch, self.now()).await?;
+        tx.commit().await?;
+        Ok(Some(ended))
     }
 
     /// Sets whether a client gets plain Bearer tokens. Existing tokens stay as they are.

@@ -4,6 +4,7 @@
 mod app;
 mod checklist;
 mod consents;
+mod giving_way;
 mod linked;
 mod pairs;
 mod push;
