@@ -191,8 +191,7 @@ impl<R: Rooms> Forwarder<R> {
     /// The account that reads without a credential, if its token was checked before. People without
     /// an account share fewer places at a server, which a few of them can fill.
     fn reader(&self, shown: Option<PresentedToken<'_>>) -> Option<Did> {
-        let (PresentedToken::Bearer(token) | PresentedToken::Dpop(token)) = shown?;
-        self.rooms.recall_account(token)
+        self.rooms.recall_account(shown?)
     }
 
     /// Returns the external PDS of the caller, if its grant allows the method.

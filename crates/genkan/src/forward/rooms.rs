@@ -13,6 +13,7 @@ use crate::fleet::{Host, HostId};
 use crate::identity::{Freshness, PdsLocation, PdsLocationError};
 use crate::limits::{ClientNetwork, OverLimit};
 use crate::oauth::{self, AccessError, GrantCaller, GrantId, Onward};
+use crate::routing::PresentedToken;
 use crate::routing::target::Target;
 use crate::sessions::Caller;
 
@@ -39,7 +40,7 @@ pub(crate) trait Callers {
 
     /// The account of a token that was checked before, if memory knows. A proof is not looked at, so
     /// the answer serves to count a call for the account and for nothing else.
-    fn recall_account(&self, token: &str) -> Option<Did>;
+    fn recall_account(&self, shown: PresentedToken<'_>) -> Option<Did>;
 
     /// Whether a Bearer token claims, unverified, to belong to a grant and not to a session.
     fn is_bearer_grant(&self, token: &str) -> bool;

@@ -22,6 +22,7 @@ use crate::identity::{self, Freshness, PdsLocation, PdsLocationError, PdsLocatio
 use crate::limits::{ClientNetwork, OverLimit, RateLimits};
 use crate::links::{Credential, LinkId, Links, UseError};
 use crate::oauth::{AccessError, Call, GrantCaller, GrantId, OAuth, Onward};
+use crate::routing::PresentedToken;
 use crate::routing::target::Target;
 use crate::sessions::{self, AccessTokens, Caller};
 
@@ -94,11 +95,15 @@ impl Callers for AppRooms {
         self.oauth.check_access_on(&self.control, token, call).await
     }
 
-    fn recall_account(&self, token: &str) -> Option<Did> {
-        match self.access.recall(token, self.clock.now()) {
-            Some(Ok(caller)) => Some(caller.did.clone()),
-            Some(Err(_)) => None,
-            None => self.oauth.recall_account(token),
+    fn recall_account(&self, shown: PresentedToken<'_>) -> Option<Did> {
+        match shown {
+            PresentedToken::Dpop(token) => self.oauth.recall_account(token),
+            PresentedToken::Bearer(token) => match self.access.recall(token, self.clock.now()) {
+                Some(known) => Some(known.ok()?.did.clone()),
+                // Of a client that gets Bearer tokens. Few tokens are.
+                None if self.is_bearer_grant(token) => self.oauth.recall_account(token),
+                None => None,
+            },
         }
     }
 
@@ -255,5 +260,27 @@ fn refused(error: sessions::TokenError) -> TokenError {
             tracing::warn!(cause = &cause as &dyn std::error::Error, "a token could not be checked");
             TokenError::Unavailable
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genkan_protocol::jwt::session::Scope;
+
+    use super::*;
+    use crate::app::testing::app_with_ann;
+    use crate::db::testing::Fresh;
+
+    #[tokio::test]
+    async fn a_session_is_known_by_its_bearer_token_only() {
+        let fresh = Fresh::sqlite().await;
+        let (app, ann) = app_with_ann(fresh.db.clone()).await;
+        let did = ann.did.clone();
+        let session = app.sessions.open_for(ann, Scope::Access, None).await.unwrap();
+        let (rooms, token) = (AppRooms::of(&app), session.tokens.access.expose());
+        assert_eq!(rooms.recall_account(PresentedToken::Bearer(token)), None, "it was not checked yet");
+        rooms.check_caller(token).await.unwrap();
+        assert_eq!(rooms.recall_account(PresentedToken::Bearer(token)), Some(did));
+        assert_eq!(rooms.recall_account(PresentedToken::Dpop(token)), None);
     }
 }

@@ -15,6 +15,7 @@ use crate::forward::{
 use crate::identity::{self, Freshness, PdsLocation, PdsLocationError};
 use crate::limits::{ClientNetwork, OverLimit};
 use crate::oauth::{AccessError, Call, GrantCaller, GrantId, Onward};
+use crate::routing::PresentedToken;
 use crate::routing::target::Target;
 use crate::sessions::Caller;
 use genkan_protocol::jwt::session::Scope;
@@ -179,7 +180,8 @@ impl Callers for FakeRooms {
         Self::caller(token)
     }
 
-    fn recall_account(&self, token: &str) -> Option<Did> {
+    fn recall_account(&self, shown: PresentedToken<'_>) -> Option<Did> {
+        let (PresentedToken::Bearer(token) | PresentedToken::Dpop(token)) = shown;
         Self::caller(token).ok().map(|caller| caller.did.clone())
     }
 
