@@ -80,8 +80,14 @@ impl Timestamp {
             }
             _ => return None,
         };
-        // `fields` checks the least length of each number, and these the length of all together.
-        let fine = date.len() == 10 && time.len() == 8 && hours < 24 && minutes < 60 && seconds < 60;
+        // `fields` checks the least length of each number, and these the length of all together. A year
+        // has four digits.
+        let fine = date.len() == 10
+            && date.find('-') == Some(4)
+            && time.len() == 8
+            && hours < 24
+            && minutes < 60
+            && seconds < 60;
         // The round trip refuses days that do not exist, such as 30 February.
         let days = days_from_civil(year, month, day);
         if !fine || civil_from_days(days) != (year, month, day) {
@@ -201,6 +207,10 @@ mod tests {
             "2024-01-01T24:00:00Z",
             "2024-01-01T00:00:00",
             "2024-1-1T00:00:00Z",
+            "999-012-31T00:00:00Z",
+            "999-12-031T00:00:00Z",
+            "02024-01-1T00:00:00Z",
+            "2024-001-1T00:00:00Z",
             "2024-01-01T00:00:00.Z",
         ] {
             assert_eq!(read(text), None, "{text}");
