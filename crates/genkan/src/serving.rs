@@ -136,6 +136,13 @@ impl Running {
         }
     }
 
+    /// Removes the row of this process, for one that ends at once and not by [`stop`](Self::stop).
+    /// Otherwise commands that change the fleet would wait for it.
+    pub(crate) fn leave(&self) -> impl Future<Output = ()> + use<> {
+        let replica = self.replica.clone();
+        async move { leave(&replica).await }
+    }
+
     /// Stops accepting requests and waits for running ones. `false` if `grace` ended before they
     /// did.
     ///

@@ -48,16 +48,22 @@ async fn serve(config: Config, logs: &Logs) -> Result<(), Failure> {
     // The readiness fails first. Load balancers have the lag to notice it before connections are
     // refused.
     running.readiness.drain();
+    let leave = running.leave();
     tokio::select! {
         () = tokio::time::sleep(lag) => {}
-        () = signals.next() => return Err(anyhow::anyhow!("stopped at once by a second signal").into()),
+        () = signals.next() => return Err(stopped_at_once(leave).await),
     }
     tokio::select! {
         in_time = running.stop(grace) => {
             if in_time { Ok(()) } else { Err(anyhow::anyhow!("requests were still running after GENKAN_SHUTDOWN_GRACE ({grace:?}) and were cut off").into()) }
         }
-        () = signals.next() => Err(anyhow::anyhow!("stopped at once by a second signal").into()),
+        () = signals.next() => Err(stopped_at_once(leave).await),
     }
+}
+
+async fn stopped_at_once(leave: impl Future<Output = ()>) -> Failure {
+    leave.await;
+    anyhow::anyhow!("stopped at once by a second signal").into()
 }
 
 /// The two signals that ask a server to stop.

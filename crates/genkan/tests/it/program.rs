@@ -160,6 +160,28 @@ fn a_signal_stops_gently_and_a_second_one_at_once() {
     assert_eq!(server.child.wait().unwrap().code(), Some(1), "{}", server.rest());
 }
 
+/// Commands that change the fleet wait for the servers that have a row.
+#[tokio::test]
+async fn a_server_that_stops_at_once_leaves_no_row() {
+    use sqlx::Connection as _;
+    let mut server = Server::start();
+    let mut open = TcpStream::connect(server.address).unwrap();
+    open.write_all(
+        b"POST /xrpc/com.atproto.server.createSession HTTP/1.1\r\nhost: localhost\r\n\
+          content-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+    )
+    .unwrap();
+    server.signal();
+    server.wait_for("stopping");
+    server.signal();
+    assert_eq!(server.child.wait().unwrap().code(), Some(1), "{}", server.rest());
+    sqlx::any::install_default_drivers();
+    let database = server.folder.as_ref().unwrap().path().join("genkan.db");
+    let mut on = sqlx::AnyConnection::connect(&format!("sqlite:{}", database.display())).await.unwrap();
+    let rows = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM replicas").fetch_one(&mut on).await;
+    assert_eq!(rows.unwrap(), 0);
+}
+
 #[test]
 fn one_server_uses_a_sqlite_file_and_commands_work_beside_it() {
     let server = Server::start();
