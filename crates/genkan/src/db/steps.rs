@@ -303,6 +303,11 @@ pub(super) const STEPS: &[Step] = &[
         "accounts counted by slot",
         include_str!("../../../../migrations/0360_accounts_counted_by_slot.sql"),
     ),
+    Step::new(
+        361,
+        "accounts due for deletion",
+        include_str!("../../../../migrations/0361_accounts_due_for_deletion.sql"),
+    ),
 ];
 
 /// The version of the newest step.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use genkan_testing::Schema;
-use sqlx::Executor as _;
+use sqlx::{Executor as _, Row as _};
 
 use super::connection::Pool;
 use super::dialect::Dialect;
@@ -105,6 +105,28 @@ impl Db {
         let done = work.await;
         assert!(self.gave_way(table).await > 1, "no write to {table} was repeated");
         done
+    }
+
+    /// Requires that a statement finds rows in an index alone. A table of few rows is worth no index on
+    /// PostgreSQL, so other ways and the `others` of its indexes are forbidden there.
+    pub(crate) async fn assert_reads_index_only(&self, others: &[&str], text: &str) {
+        let mut tx = self.begin().await.unwrap();
+        let (explain, column, expected) = match self.dialect {
+            Dialect::Sqlite => ("EXPLAIN QUERY PLAN", "detail", "USING COVERING INDEX"),
+            Dialect::Postgres => ("EXPLAIN", "QUERY PLAN", "Index Only Scan"),
+        };
+        if self.dialect == Dialect::Postgres {
+            let ways = ["seqscan", "bitmapscan", "sort"].map(|way| format!("SET LOCAL enable_{way} = off"));
+            let drops = others.iter().map(|index| format!("DROP INDEX {index}"));
+            for statement in ways.into_iter().chain(drops) {
+                tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(statement))).await.unwrap();
+            }
+        }
+        let explain = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("{explain} {text}")));
+        let plan = tx.fetch_all(explain).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.try_get(column).unwrap()).collect();
+        // Dropped and not committed: the next test may get the same schema.
+        assert!(plan.iter().any(|line| line.contains(expected)), "{plan:#?}");
     }
 
     async fn run(&self, text: &str) {

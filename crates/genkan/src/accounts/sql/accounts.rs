@@ -221,30 +221,30 @@ pub(in crate::accounts) async fn take_due_for_deletion(
     host: &HostId,
     now: Timestamp,
 ) -> db::Result<Vec<Did>> {
-    let rows = sqlx::query(
-        // The fourth line is the condition of the index. Few accounts have either time.
-        "UPDATE accounts SET delete_tried_at = $1
-         WHERE (delete_tried_at <= $3 OR delete_tried_at > $5) AND did IN (
-            SELECT did FROM accounts WHERE host_id = $2 AND (delete_tried_at <= $3 OR delete_tried_at > $5)
-            AND (deleting_at IS NOT NULL OR delete_after IS NOT NULL)
-            AND (deleting_at IS NOT NULL OR (delete_after <= $1 AND deactivated_at <= $4))
-            ORDER BY delete_tried_at LIMIT 20
-         ) RETURNING did",
-    )
-    .bind(now.as_millis())
-    .bind(host.as_str())
-    .bind(now.minus(UNDER_WAY).as_millis())
-    .bind(now.minus(DELETION_NOTICE).as_millis())
-    // No attempt is later than now: a clock was wrong when it was recorded.
-    .bind(now.plus(LONGEST_DELAY).as_millis())
-    .fetch_all(db.writer())
-    .await?;
+    let rows = sqlx::query(TAKE_DUE)
+        .bind(now.as_millis())
+        .bind(host.as_str())
+        .bind(now.minus(UNDER_WAY).as_millis())
+        .bind(now.minus(DELETION_NOTICE).as_millis())
+        // No attempt is later than now: a clock was wrong when it was recorded.
+        .bind(now.plus(LONGEST_DELAY).as_millis())
+        .fetch_all(db.writer())
+        .await?;
     let read = |row: &AnyRow| {
         let did: String = row.try_get("did")?;
         did.parse().map_err(|_| db::Error::corrupt("accounts", "did", &did))
     };
     rows.iter().map(read).collect()
 }
+
+// The fourth line is the condition of the index. Few accounts have either time.
+const TAKE_DUE: &str = "UPDATE accounts SET delete_tried_at = $1
+    WHERE (delete_tried_at <= $3 OR delete_tried_at > $5) AND did IN (
+        SELECT did FROM accounts WHERE host_id = $2 AND (delete_tried_at <= $3 OR delete_tried_at > $5)
+        AND (deleting_at IS NOT NULL OR delete_after IS NOT NULL)
+        AND (deleting_at IS NOT NULL OR (delete_after <= $1 AND deactivated_at <= $4))
+        ORDER BY delete_tried_at LIMIT 20
+    ) RETURNING did";
 
 /// For this long after an attempt only the process that made it may finish the deletion.
 const UNDER_WAY: std::time::Duration = std::time::Duration::from_mins(2);
@@ -464,6 +464,7 @@ mod tests {
         a_handle_being_changed_to_is_taken_too,
         the_named_field_survives_a_race,
         sign_up_and_rename_do_not_both_get_a_handle,
+        accounts_that_wait_for_their_deletion_are_not_looked_at,
         a_deletion_that_is_due_does_not_begin_after_a_return,
         deletions_that_fail_keep_no_others_waiting,
         an_account_is_held_only_if_it_meets_the_demand,
@@ -513,6 +514,15 @@ mod tests {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         first.commit().await.unwrap();
         assert!(matches!(rename.await.unwrap(), Err(ClaimError::Taken)));
+    }
+
+    async fn accounts_that_wait_for_their_deletion_are_not_looked_at(db: Db) {
+        let text = [("$1", "1"), ("$2", "'oak'"), ("$3", "1"), ("$4", "1"), ("$5", "1")];
+        let text = text.iter().fold(TAKE_DUE.to_owned(), |text, (name, value)| text.replace(name, value));
+        // Without the other indexes that begin with the host.
+        let others =
+            ["accounts_by_host", "accounts_by_slot", "accounts_counted_by_slot", "accounts_to_delete"];
+        db.assert_reads_index_only(&others, &text).await;
     }
 
     async fn a_deletion_that_is_due_does_not_begin_after_a_return(db: Db) {
