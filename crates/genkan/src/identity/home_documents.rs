@@ -304,6 +304,23 @@ mod tests {
         copies_that_nobody_asks_for_are_swept
     );
 
+    #[test]
+    fn a_copy_weighs_its_text_and_what_was_read_of_it() {
+        let handle_of = |length: usize| format!("{}example.com", "a.".repeat(length / 2));
+        let copy = |handle: &str, text: usize| {
+            let facts = AccountFacts {
+                id: "did:plc:ann".parse().unwrap(),
+                handle: Some(handle.parse().unwrap()),
+                pds: Ok("https://oak.example.com".parse().unwrap()),
+                signing_key: None,
+            };
+            let text = RawValue::from_string(format!("\"{}\"", "a".repeat(text))).unwrap();
+            HomeDocument::new(facts, text, (Timestamp::from_millis(0), Timestamp::from_millis(0)))
+        };
+        assert_weighs(|length| copy("ann.test", length));
+        assert_weighs(|length| copy(&handle_of(length), 2));
+    }
+
     struct Trial {
         db: Db,
         feed: Feed,
