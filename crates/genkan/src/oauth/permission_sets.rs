@@ -872,6 +872,13 @@ mod tests {
                 gate.open();
             };
             assert!(!tokio::join!(work, all).0, "the records are garbage");
+            // One that waited for another would have ended by its limit, and not by its answer.
+            for n in 0..6 {
+                let nsid = format!("com.example.{name}{n}").parse().unwrap();
+                let found = harness.sets.known(&nsid).await.unwrap().unwrap();
+                let problem = found.set.problem.unwrap();
+                assert!(problem.contains("the proof is malformed"), "{nsid}: {problem}");
+            }
         }
     }
 
