@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::*;
@@ -104,4 +104,23 @@ async fn a_start_that_takes_too_long_leaves_no_row(db: Db) {
     assert!(matches!(failed, StartError::TimedOut(_)), "{failed}");
     drop(other);
     assert_eq!(rows(&db).await, 0);
+}
+
+/// The first step waits for the write lock of the file for longer than the start may take.
+#[tokio::test]
+async fn the_time_of_a_slow_step_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::for_tests(folder.path());
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite:{}?mode=rwc", folder.path().join("genkan.db").display());
+    let mut other = AnyConnection::connect(&url).await.unwrap();
+    other.execute("PRAGMA journal_mode = WAL").await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let limit = Duration::from_secs(3);
+    let opening = tokio::spawn(async move { open_upgraded(&config, limit).await });
+    // Only the clock tells that the limit has passed, also for a second look at the schema.
+    tokio::time::sleep(limit * 2 + Duration::from_secs(1)).await;
+    assert!(!opening.is_finished(), "{:?}", opening.await);
+    other.execute("ROLLBACK").await.unwrap();
+    assert!(opening.await.unwrap().unwrap().is_some(), "it has a time of its own after the step");
 }
