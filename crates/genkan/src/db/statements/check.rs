@@ -2,7 +2,7 @@
 
 use sqlx::{AnyConnection, AssertSqlSafe, Executor as _, Row as _};
 
-use super::exceptions::{may_be_unexecuted, may_walk};
+use super::exceptions::{may_be_unexecuted, may_walk, unused_index};
 use super::large::{LARGE, SMALL, fill, is_large};
 use super::plans::{walks_of_postgres, walks_of_sqlite};
 use super::texts::{Texts, is_statement, migrations, one_line};
@@ -87,6 +87,16 @@ async fn every_statement_has_an_index_on_postgres() {
                 continue;
             }
         };
+        if let Some((index, why)) = unused_index(&text, &plan) {
+            problems.push(problem(
+                "PostgreSQL",
+                &text,
+                &[format!("more than the rows of {index}")],
+                &plan,
+                why,
+            ));
+            continue;
+        }
         let walks = walks_of_postgres(&plan);
         if walks.is_empty() || may_walk(&text) {
             continue;
@@ -149,6 +159,10 @@ async fn every_statement_has_an_index_on_sqlite() {
         match fresh.db.reader().fetch_all(explain).await {
             Ok(plan) => {
                 let plan: Vec<String> = plan.iter().map(|row| row.try_get("detail").unwrap()).collect();
+                if let Some((index, why)) = unused_index(&text, &plan) {
+                    let walks = [format!("more than the rows of {index}")];
+                    problems.push(problem("SQLite", &text, &walks, &plan, why));
+                }
                 let walks = walks_of_sqlite(&plan, &text);
                 if !walks.is_empty() {
                     problems.push(problem("SQLite", &text, &walks, &plan, NO_INDEX));

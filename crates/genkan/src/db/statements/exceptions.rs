@@ -14,6 +14,14 @@ const WALKS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Statements that need one index though another serves their condition, by a part of their text, and
+/// why.
+const NEEDED: &[(&str, &str, &str)] = &[(
+    "ORDER BY delete_tried_at LIMIT 20",
+    "accounts_to_delete",
+    "by any other index of the column `host_id`, the job reads all accounts of a host each minute",
+)];
+
 /// Statements that no test on PostgreSQL executes, by their whole text, and why.
 const UNEXECUTED: &[(&str, &str)] = &[
     ("SELECT 1 AS found FROM sqlite_master WHERE type = 'table' AND name = $1", "a table that SQLite has"),
@@ -78,6 +86,14 @@ pub(super) const INSERTED: &[(&str, &[&str])] = &[
     ("SELECT COUNT(*) AS found FROM {table} NOT INDEXED", &["*"]),
     ("SELECT COUNT(*) AS found FROM {table} INDEXED BY {name}", &["*"]),
 ];
+
+/// Returns the index that a statement needs and that its plan does not use, and why it needs it.
+pub(super) fn unused_index(text: &str, plan: &[String]) -> Option<(&'static str, &'static str)> {
+    let needed = NEEDED.iter().find(|(part, ..)| text.contains(part));
+    needed
+        .filter(|(_, index, _)| !plan.iter().any(|line| line.contains(index)))
+        .map(|(_, index, why)| (*index, *why))
+}
 
 /// Whether a statement may walk through a large table.
 pub(super) fn may_walk(text: &str) -> bool {
