@@ -53,19 +53,25 @@ pub(in crate::oauth) async fn take(
 ) -> Result<Option<(bool, StoredCode)>> {
     // The update decides who is first. Of two at once, the second waits for the first one's
     // transaction and then matches no row.
-    let first = sqlx::query("UPDATE oauth_codes SET used_at = $2 WHERE hash = $1 AND used_at IS NULL")
-        .bind(id.as_str())
-        .bind(now.as_millis())
-        .execute(&mut **tx)
-        .await?
-        .rows_affected()
-        == 1;
-    let row = sqlx::query(
-        "SELECT client_id, pushed, scope, did, device, expires_at, grant_id, link FROM oauth_codes WHERE hash = $1",
+    let taken = sqlx::query(
+        "UPDATE oauth_codes SET used_at = $2 WHERE hash = $1 AND used_at IS NULL
+         RETURNING client_id, pushed, scope, did, device, expires_at, grant_id, link",
     )
     .bind(id.as_str())
+    .bind(now.as_millis())
     .fetch_optional(&mut **tx)
     .await?;
+    let first = taken.is_some();
+    let row = match taken {
+        Some(row) => Some(row),
+        None => {
+            let used = sqlx::query(
+                "SELECT client_id, pushed, scope, did, device, expires_at, grant_id, link
+                 FROM oauth_codes WHERE hash = $1",
+            );
+            used.bind(id.as_str()).fetch_optional(&mut **tx).await?
+        }
+    };
     let Some(row) = row else { return Ok(None) };
     let pushed = serde_json::from_str(row.try_get("pushed")?)
         .map_err(|_| Error::corrupt("oauth_codes", "pushed", id.as_str()))?;
