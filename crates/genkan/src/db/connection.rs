@@ -218,6 +218,11 @@ impl<'p> Executor<'p> for &'p Pool {
         // Read to its end as well. A write that returns a row is committed after that row, and
         // SQLite reports only then that the disk is full.
         Box::pin(async move {
+            if self.dialect == Dialect::Sqlite && !self.is_writer {
+                let mut taken = self.take().await?;
+                let row = taken.get().fetch_optional(query).await;
+                return taken.settle(row);
+            }
             let rows: Vec<AnyRow> = self.fetch_all(query).await?;
             Ok(rows.into_iter().next())
         })
