@@ -5,7 +5,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::dialect::DatabaseUrl;
 use super::{Error, Result};
@@ -15,9 +18,21 @@ use crate::base::monotonic_now;
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
-    identity: FileId,
+    opened_at: Instant,
+    database: OpenedFile,
     /// Known once a connection keeps them in place.
-    logs: OnceLock<Vec<(PathBuf, FileId)>>,
+    logs: OnceLock<Vec<OpenedFile>>,
+    /// When a write last looked at the paths: milliseconds since the file was opened.
+    looked_at: AtomicU64,
+}
+
+/// A file that SQLite has open.
+#[derive(Debug)]
+struct OpenedFile {
+    path: PathBuf,
+    identity: FileId,
+    /// For what the system knows of the file itself, whatever is at its path now.
+    handle: Option<File>,
 }
 
 /// The numbers of a file's device and of its inode.
@@ -26,8 +41,15 @@ type FileId = (u64, u64);
 impl DatabaseFile {
     /// The file at `path`, which has just been opened.
     pub(super) fn opened(path: &Path) -> Result<Self> {
-        let found = identity(path).map_err(|cause| Error::Unreadable(path.to_owned(), cause))?;
-        Ok(Self { path: path.to_owned(), identity: found, logs: OnceLock::new() })
+        let database =
+            OpenedFile::at(path.to_owned()).map_err(|cause| Error::Unreadable(path.to_owned(), cause))?;
+        Ok(Self {
+            path: path.to_owned(),
+            opened_at: monotonic_now(),
+            database,
+            logs: OnceLock::new(),
+            looked_at: AtomicU64::new(0),
+        })
     }
 
     /// Includes the write-ahead log and its index in what must stay in place.
@@ -36,18 +58,36 @@ impl DatabaseFile {
     /// the last connection, and creates others for the next.
     pub(super) fn remember_logs(&self) {
         let real = real_path(&self.path);
-        let found = ["-wal", "-shm"].into_iter().filter_map(|suffix| {
-            let path = beside(&real, suffix);
-            identity(&path).ok().map(|found| (path, found))
-        });
+        let found =
+            ["-wal", "-shm"].into_iter().filter_map(|suffix| OpenedFile::at(beside(&real, suffix)).ok());
         self.logs.get_or_init(|| found.collect());
     }
 
     /// Returns the first of the files that was deleted or replaced. What is written to it is lost.
     pub(super) fn lost(&self) -> Option<&Path> {
-        let logs = self.logs.get().into_iter().flatten().map(|(path, opened)| (path, opened));
-        let mut all = std::iter::once((&self.path, &self.identity)).chain(logs);
-        all.find(|(path, opened)| !is_still(path, **opened)).map(|(path, _)| path.as_path())
+        self.all().find(|file| !file.is_still()).map(|file| file.path.as_path())
+    }
+
+    /// Returns the first of the files that was deleted, for each write. A file that was moved away,
+    /// and still has what is written to it, is noticed within [`LOOK_AT_PATHS_EVERY`].
+    pub(super) fn lost_at_write(&self) -> Option<&Path> {
+        if let Some(deleted) = self.all().find(|file| file.is_deleted()) {
+            return Some(&deleted.path);
+        }
+        // The system finds a path slowly, compared with a write to the log.
+        let now = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if now.saturating_sub(self.looked_at.load(Ordering::Relaxed)) < LOOK_AT_PATHS_EVERY {
+            return None;
+        }
+        let lost = self.lost();
+        if lost.is_none() {
+            self.looked_at.store(now, Ordering::Relaxed);
+        }
+        lost
+    }
+
+    fn all(&self) -> impl Iterator<Item = &OpenedFile> {
+        std::iter::once(&self.database).chain(self.logs.get().into_iter().flatten())
     }
 
     /// The size of its write-ahead log, in bytes.
@@ -56,17 +96,51 @@ impl DatabaseFile {
     }
 }
 
-fn is_still(path: &Path, opened: FileId) -> bool {
-    match identity(path) {
-        Ok(found) => found == opened,
-        // Any other failure says nothing about the file that is open.
-        Err(cause) => !matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+impl OpenedFile {
+    fn at(path: PathBuf) -> io::Result<Self> {
+        let identity = identity(&path)?;
+        let handle =
+            handle(&path).filter(|handle| handle.metadata().is_ok_and(|found| id_of(&found) == identity));
+        Ok(Self { path, identity, handle })
+    }
+
+    /// Whether the path still leads to the file.
+    fn is_still(&self) -> bool {
+        match identity(&self.path) {
+            Ok(found) => found == self.identity,
+            // Any other failure says nothing about the file that is open.
+            Err(cause) => !matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
+    }
+
+    /// Whether no path leads to the file any more.
+    fn is_deleted(&self) -> bool {
+        match &self.handle {
+            Some(handle) => handle.metadata().is_ok_and(|found| found.nlink() == 0),
+            None => !self.is_still(),
+        }
     }
 }
 
+/// A handle of a file that can only be asked about it.
+#[cfg(target_os = "linux")]
+fn handle(path: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Any other handle would end all locks of SQLite on this file when it is closed (fcntl_locking(2)).
+    File::options().read(true).custom_flags(nix::fcntl::OFlag::O_PATH.bits()).open(path).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn handle(_: &Path) -> Option<File> {
+    None
+}
+
 fn identity(path: &Path) -> io::Result<FileId> {
-    let found = std::fs::metadata(path)?;
-    Ok((found.dev(), found.ino()))
+    Ok(id_of(&std::fs::metadata(path)?))
+}
+
+fn id_of(found: &std::fs::Metadata) -> FileId {
+    (found.dev(), found.ino())
 }
 
 /// The path without symbolic links. SQLite keeps its other files beside the real one, and two paths
@@ -145,3 +219,29 @@ pub(crate) fn refuse_lost_database(url: &DatabaseUrl, sealing_key: &Path) -> Res
 /// A part of the time that a start may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// In milliseconds.
+const LOOK_AT_PATHS_EVERY: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_notices_a_deleted_file_and_a_look_a_moved_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, aside] = ["genkan.db", "aside"].map(|name| folder.path().join(name));
+        std::fs::write(&path, "x").unwrap();
+        let file = DatabaseFile::opened(&path).unwrap();
+        assert_eq!((file.lost(), file.lost_at_write()), (None, None));
+        std::fs::rename(&path, &aside).unwrap();
+        assert_eq!(file.lost(), Some(path.as_path()));
+        std::fs::rename(&aside, &path).unwrap();
+        assert_eq!((file.lost(), file.lost_at_write()), (None, None));
+        std::fs::write(&aside, "another").unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        assert_eq!(file.lost_at_write(), Some(path.as_path()), "replaced");
+        let file = DatabaseFile::opened(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.lost_at_write(), Some(path.as_path()), "deleted");
+    }
+}

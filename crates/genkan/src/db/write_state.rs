@@ -35,7 +35,7 @@ impl WriteState {
     /// Checks, after a write and before it is acknowledged, that it went to a file which is still
     /// there.
     pub(super) fn check_place(&self) -> sqlx::Result<()> {
-        let Some(lost) = self.file.as_ref().and_then(DatabaseFile::lost) else { return Ok(()) };
+        let Some(lost) = self.file.as_ref().and_then(DatabaseFile::lost_at_write) else { return Ok(()) };
         let told = format!("{} was deleted or replaced", lost.display());
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::NotFound, told)))
     }
