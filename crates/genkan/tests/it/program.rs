@@ -176,7 +176,7 @@ async fn a_server_that_stops_at_once_leaves_no_row() {
     server.signal();
     assert_eq!(server.child.wait().unwrap().code(), Some(1), "{}", server.rest());
     sqlx::any::install_default_drivers();
-    let database = server.folder.as_ref().unwrap().path().join("genkan.db");
+    let database = server.folder.as_ref().unwrap().path().join("data/genkan.db");
     let mut on = sqlx::AnyConnection::connect(&format!("sqlite:{}", database.display())).await.unwrap();
     let rows = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM replicas").fetch_one(&mut on).await;
     assert_eq!(rows.unwrap(), 0);

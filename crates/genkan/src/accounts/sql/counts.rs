@@ -83,7 +83,8 @@ pub(in crate::accounts) async fn check_one(db: &Db, now: Timestamp) -> db::Resul
 #[derive(Debug)]
 struct Slot {
     host: String,
-    slot: String,
+    /// The first character of its accounts' PLC identifiers.
+    initial: String,
     /// What tells this claim from later ones.
     claimed_at: Timestamp,
 }
@@ -107,7 +108,7 @@ impl Slot {
         .fetch_optional(db.writer())
         .await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some(Self { host: row.try_get("host_id")?, slot: row.try_get("slot")?, claimed_at: now }))
+        Ok(Some(Self { host: row.try_get("host_id")?, initial: row.try_get("slot")?, claimed_at: now }))
     }
 
     /// Returns how many accounts the counter lacks; a negative number if it has too many.
@@ -120,7 +121,7 @@ impl Slot {
              FROM account_counts WHERE host_id = $1 AND slot = $2",
         )
         .bind(&self.host)
-        .bind(&self.slot)
+        .bind(&self.initial)
         .fetch_optional(db.reader())
         .await?;
         let Some(row) = row else { return Ok(0) };
@@ -136,7 +137,7 @@ impl Slot {
              WHERE host_id = $1 AND slot = $2 AND checked_at = $4",
         )
         .bind(&self.host)
-        .bind(&self.slot)
+        .bind(&self.initial)
         .bind(missing)
         .bind(self.claimed_at.as_millis())
         .execute(db.writer())

@@ -18,7 +18,7 @@ const WALKS: &[(&str, &str)] = &[
 /// why.
 const NEEDED: &[(&str, &str, &str)] = &[(
     "ORDER BY delete_tried_at LIMIT 20",
-    "accounts_to_delete",
+    "accounts_due_for_deletion",
     "by any other index of the column `host_id`, the job reads all accounts of a host each minute",
 )];
 

@@ -62,15 +62,14 @@ pub(in crate::oauth) async fn take(
     .fetch_optional(&mut **tx)
     .await?;
     let first = taken.is_some();
-    let row = match taken {
-        Some(row) => Some(row),
-        None => {
-            let used = sqlx::query(
-                "SELECT client_id, pushed, scope, did, device, expires_at, grant_id, link
-                 FROM oauth_codes WHERE hash = $1",
-            );
-            used.bind(id.as_str()).fetch_optional(&mut **tx).await?
-        }
+    let row = if let Some(row) = taken {
+        Some(row)
+    } else {
+        let used = sqlx::query(
+            "SELECT client_id, pushed, scope, did, device, expires_at, grant_id, link
+             FROM oauth_codes WHERE hash = $1",
+        );
+        used.bind(id.as_str()).fetch_optional(&mut **tx).await?
     };
     let Some(row) = row else { return Ok(None) };
     let pushed = serde_json::from_str(row.try_get("pushed")?)
