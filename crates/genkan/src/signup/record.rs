@@ -62,6 +62,12 @@ async fn write(of: &Context, request: &Request, account: &NewAccount, sign_up: &
     of.with.attempts.note_sign_up(&mut tx, did, request.client).await?;
     sql::insert(&mut tx, sign_up, &of.worker).await?;
     audit::record(&mut tx, now, Actor::Genkan, "plc.genesis", did.as_str(), &sign_up.host).await?;
+    // A client that was told to send the request again may have got its account by now, and may even
+    // have deleted it. Handle and address are held here, so a copy that comes later waits for this
+    // commit and finds the account.
+    if request.waiting.has_left() {
+        return Err(Error::Unfinished);
+    }
     Ok(tx.commit().await?)
 }
 

@@ -9,7 +9,7 @@ use genkan_protocol::crypto::PublicKey;
 use genkan_protocol::syntax::Handle;
 
 use crate::accounts::Email;
-use crate::base::Secret;
+use crate::base::{Secret, WaitingClient};
 use crate::identity::{HandlePolicy, PolicyError};
 
 /// A request for a new account.
@@ -23,6 +23,8 @@ pub(crate) struct Request {
     /// operator's keys.
     pub(crate) recovery_key: Option<PublicKey>,
     pub(crate) client: IpAddr,
+    /// Nothing is recorded for a client that no longer waits.
+    pub(crate) waiting: WaitingClient,
 }
 
 /// The rule that a sign-up request breaks.

@@ -33,8 +33,8 @@ impl SignUps {
 
     /// Creates the account and its first session.
     ///
-    /// Continues to the end even if the client disconnects. A client that lost the answer and
-    /// repeats the request gets the same account.
+    /// Once it is recorded it continues to the end even if the client disconnects. A client that
+    /// lost the answer and repeats the request gets the same account.
     pub(crate) async fn create(&self, request: Request) -> Result<SessionTokens, Error> {
         let account = self.create_account(request).await?;
         Ok(self.context.with.sessions.open_for(account, Scope::Access, None).await?)
@@ -46,7 +46,7 @@ impl SignUps {
         let this = self.clone();
         // In a task of its own: dropping the request must not stop a saga between two steps.
         let made = tokio::spawn(async move { this.make(&request).await });
-        // The task goes on after this time, and a repeated request finds its account.
+        // A recorded sign-up goes on after this time, and a repeated request finds its account.
         let made = tokio::time::timeout(ANSWER_WITHIN, made).await;
         made.unwrap_or(Ok(Err(Error::Unfinished))).unwrap_or(Err(Error::Unfinished))
     }

@@ -12,7 +12,7 @@ use super::*;
 use crate::accounts::{Accounts, Passwords};
 use crate::base::fetch::UnguardedClient;
 use crate::base::seal::Sealer;
-use crate::base::{ManualClock, Secret};
+use crate::base::{ManualClock, Secret, WaitingClient};
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::audit::Actor;
@@ -34,10 +34,12 @@ on_each_database!(
     a_worker_that_takes_long_is_not_overtaken,
     a_task_that_lost_its_lease_to_another_one_finishes_nothing,
     a_sign_up_at_a_silent_host_ends_and_its_repetition_finds_the_account,
+    a_sign_up_whose_client_has_left_is_not_recorded,
     a_sign_up_is_repeated_by_its_owner_and_within_an_hour_only,
     a_repeated_sign_up_tells_strangers_nothing_about_the_password,
 );
 
+const RESERVE: &str = "com.atproto.server.reserveSigningKey";
 const CREATE: &str = "com.atproto.server.createAccount";
 const LOOK: &str = "com.atproto.admin.getAccountInfo";
 const MINUTE: Duration = Duration::from_mins(1);
@@ -145,6 +147,7 @@ fn form(email: &str) -> Request {
         invite_code: None,
         recovery_key: None,
         client: [192, 0, 2, 1].into(),
+        waiting: WaitingClient::patient(),
     }
 }
 
@@ -255,6 +258,29 @@ async fn a_sign_up_at_a_silent_host_ends_and_its_repetition_finds_the_account(db
     let opened = harness.sign_ups.create(form("alice@example.com")).await.unwrap();
     assert_eq!(harness.directory.dids(), [opened.account.did]);
     assert_eq!(harness.host.asked(CREATE), 1, "the first request went on");
+}
+
+/// Its client may have repeated it meanwhile, and have deleted the account.
+async fn a_sign_up_whose_client_has_left_is_not_recorded(db: Db) {
+    let harness = SignUpHarness::new(db.clone()).await;
+    let gate = Gate::closed();
+    harness.host.trouble_times(RESERVE, Trouble::Held(gate.clone()), 1);
+    let client = WaitingClient::new();
+    let request = Request { waiting: client.clone(), ..form("alice@example.com") };
+    let first = tokio::spawn({
+        let sign_ups = harness.sign_ups.clone();
+        async move { sign_ups.create(request).await.map(drop) }
+    });
+    eventually("the host was asked", async || harness.host.asked(RESERVE) == 1).await;
+    assert!(client.leave());
+    let opened = harness.sign_ups.create(form("alice@example.com")).await.unwrap();
+    let delete = "DELETE FROM accounts WHERE did = $1";
+    sqlx::query(delete).bind(opened.account.did.as_str()).execute(db.writer()).await.unwrap();
+    gate.open();
+    let outcome = first.await.unwrap();
+    assert!(matches!(outcome, Err(Error::Unfinished)), "{outcome:?}");
+    assert_eq!(harness.directory.dids(), [opened.account.did]);
+    assert_eq!((harness.host.asked(CREATE), harness.unfinished().await), (1, 0));
 }
 
 /// A repeated request leads to the account. Each that differs is told that the handle is taken.

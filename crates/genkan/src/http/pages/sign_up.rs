@@ -1,7 +1,5 @@
 //! A new account, in a flow or for the account pages: the same saga as `createAccount`.
 
-use std::net::IpAddr;
-
 use askama::Template;
 use genkan_protocol::syntax::Handle;
 use http::StatusCode;
@@ -82,7 +80,7 @@ pub(super) async fn take(pages: Pages, call: Call, form: Form) -> Result<Reply, 
             }
         };
     }
-    let request = match request(&pages, messages, &typed, &full, &form, call.address) {
+    let request = match request(&pages, messages, &typed, &full, &form, &call) {
         Ok(request) => request,
         Err(problems) => {
             return page(&pages, &call, flow.as_ref(), &typed, StatusCode::BAD_REQUEST, problems, None);
@@ -151,7 +149,7 @@ fn request(
     typed: &FormValues,
     handle: &str,
     form: &Form,
-    client: IpAddr,
+    call: &Call,
 ) -> Result<signup::Request, Vec<Note>> {
     let rules = pages.app.sign_ups.rules();
     let mut problems = Vec::new();
@@ -178,7 +176,8 @@ fn request(
             password,
             invite_code: (!typed.invite.is_empty()).then(|| typed.invite.clone()),
             recovery_key: None,
-            client,
+            client: call.address,
+            waiting: call.client.clone(),
         }),
         _ => Err(problems),
     }

@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use crate::accounts::Email;
 use crate::app::App;
-use crate::base::Secret;
+use crate::base::{Secret, WaitingClient};
 use crate::http::XrpcInput;
+use crate::http::deadline::Waiting;
 use crate::http::method::method;
 use crate::http::session_answer::SessionAnswer;
 use crate::limits::{Limit, address};
@@ -40,6 +41,7 @@ pub(crate) struct Input {
 pub(crate) async fn create_account(
     State(app): State<App>,
     from: ClientAddr,
+    Waiting(waiting): Waiting,
     headers: HeaderMap,
     XrpcInput(input): XrpcInput<Input>,
 ) -> Result<Json<SessionAnswer>, XrpcError> {
@@ -49,7 +51,7 @@ pub(crate) async fn create_account(
         return Err(XrpcError::invalid(text));
     }
     // Through a host it is the host's own address: no account lives there yet.
-    let request = request(input, from.0)?;
+    let request = request(input, from.0, waiting)?;
     app.count_attempt(Limit::CreateAccount, &address(from.0)).await?;
     let opened = app.sign_ups.create(request).await;
     app.metrics.counter(&SIGN_UPS, &[if opened.is_ok() { "done" } else { "refused" }]).increment();
@@ -57,7 +59,7 @@ pub(crate) async fn create_account(
     Ok(Json(SessionAnswer::opened(&app, opened).await))
 }
 
-fn request(input: Input, client: IpAddr) -> Result<signup::Request, XrpcError> {
+fn request(input: Input, client: IpAddr, waiting: WaitingClient) -> Result<signup::Request, XrpcError> {
     let invalid = |text: &'static str| XrpcError::invalid(text);
     let handle: Handle = input
         .handle
@@ -71,5 +73,6 @@ fn request(input: Input, client: IpAddr) -> Result<signup::Request, XrpcError> {
         .map(|key| PublicKey::from_did_key(&key).map_err(|_| invalid("recoveryKey must be a did:key")))
         .transpose()?;
     let invite_code = input.invite_code.map(|code| code.trim().to_owned()).filter(|code| !code.is_empty());
-    Ok(signup::Request { handle, email, password: Secret::new(password), invite_code, recovery_key, client })
+    let password = Secret::new(password);
+    Ok(signup::Request { handle, email, password, invite_code, recovery_key, client, waiting })
 }
