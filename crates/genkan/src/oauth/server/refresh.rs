@@ -36,6 +36,16 @@ struct RefreshRequest<'a> {
     key_is_gone: bool,
 }
 
+impl RefreshRequest<'_> {
+    /// Returns the grant after its rotation to a generation.
+    fn rotated(&self, grant: &Grant, generation: i64, now: Timestamp) -> Grant {
+        // Decided again at each rotation: meanwhile the operator may have trusted the client, or
+        // the client may have become confidential.
+        let span = if self.client.is_believed() { LONG } else { SHORT };
+        grant.clone().rotated(generation, self.proven.auth.clone(), now, span)
+    }
+}
+
 impl OAuth {
     /// Issues the next tokens of a grant. `presented` is the refresh token and its grant, as far as
     /// they are known.
@@ -103,6 +113,14 @@ impl OAuth {
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let is_founded = found.place == GrantPlace::Home || self.links.hold(tx, &found.id).await?;
+        // Nearly always the grant is as it was found, and one statement both decides that and
+        // rotates it.
+        if is_founded
+            && let Some(rotated) = self.rotation_of(found, &with, now)
+            && grants::rotate(tx, found, &rotated).await?
+        {
+            return self.tokens_of(tx, &rotated, with, now).await;
+        }
         let grant = grants::hold(tx, &found.id).await?.filter(|grant| is_founded && grant.is_alive(now));
         let grant = grant.ok_or_else(|| Error::grant("the grant has ended"))?;
         if !grant.is_held_by(with.proof) {
@@ -123,11 +141,8 @@ impl OAuth {
                     return Err(Error::grant("the client authenticated with another key before"));
                 }
                 Rotation::To(generation) => {
-                    // Decided again at each rotation: meanwhile the operator may have trusted the
-                    // client, or the client may have become confidential.
-                    let span = if with.client.is_believed() { LONG } else { SHORT };
-                    let rotated = grant.rotated(generation, with.proven.auth.clone(), now, span);
-                    grants::rotate(tx, &rotated).await?;
+                    let rotated = with.rotated(&grant, generation, now);
+                    grants::rotate(tx, &grant, &rotated).await?;
                     return self.tokens_of(tx, &rotated, with, now).await;
                 }
                 Rotation::Again(_) => return self.tokens_of(tx, &grant, with, now).await,
@@ -137,6 +152,19 @@ impl OAuth {
         };
         self.end_in(tx, &grant.id, Actor::Genkan, why, now).await?;
         Err(Error::grant(why))
+    }
+
+    /// Returns the grant after its rotation, if this request rotates it and no rule refuses that.
+    fn rotation_of(&self, grant: &Grant, with: &RefreshRequest<'_>, now: Timestamp) -> Option<Grant> {
+        let is_allowed = grant.is_alive(now)
+            && grant.is_held_by(with.proof)
+            && grant.client_id == with.client.id.as_str()
+            && !with.key_is_gone
+            && grant.client_auth.may_go_on_as(&with.proven.auth);
+        match grant.rotation(with.generation, now, self.settings.refresh_grace) {
+            Rotation::To(generation) if is_allowed => Some(with.rotated(grant, generation, now)),
+            _ => None,
+        }
     }
 
     async fn tokens_of(

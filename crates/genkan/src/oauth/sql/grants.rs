@@ -123,11 +123,14 @@ pub(in crate::oauth) async fn list(
     query.fetch_all(db.reader()).await?.iter().map(read).collect()
 }
 
-/// Writes the changes of a rotation to a held grant.
-pub(in crate::oauth) async fn rotate(tx: &mut Tx, grant: &Grant) -> Result<()> {
-    sqlx::query(
+/// Writes the changes of a rotation. Returns `false`, and writes nothing, if the row is no longer as
+/// `found`: another request has rotated or ended the grant.
+pub(in crate::oauth) async fn rotate(tx: &mut Tx, found: &Grant, grant: &Grant) -> Result<bool> {
+    // Only rotations change the compared columns, and `client_auth` with them.
+    let done = sqlx::query(
         "UPDATE oauth_grants SET generation = $2, rotated_at = $3, rotated_before_at = $4, idle_until = $5,
-            expires_at = $6, client_auth = $7 WHERE id = $1",
+            expires_at = $6, client_auth = $7
+         WHERE id = $1 AND generation = $8 AND rotated_at = $9 AND ended_at IS NULL",
     )
     .bind(grant.id.as_str())
     .bind(grant.generation)
@@ -136,9 +139,11 @@ pub(in crate::oauth) async fn rotate(tx: &mut Tx, grant: &Grant) -> Result<()> {
     .bind(grant.idle_until.as_millis())
     .bind(grant.expires_at.as_millis())
     .bind(grant.client_auth.to_json())
+    .bind(found.generation)
+    .bind(found.rotated_at.as_millis())
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Ends a grant. Returns `false` if it had ended or never existed.
@@ -285,7 +290,11 @@ mod tests {
     use crate::db::on_each_database;
     use crate::oauth::testing::grant;
 
-    on_each_database!(a_grant_is_read_as_it_was_written, grants_end_one_by_one_or_together);
+    on_each_database!(
+        a_grant_is_read_as_it_was_written,
+        a_grant_that_has_changed_is_not_rotated,
+        grants_end_one_by_one_or_together
+    );
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
@@ -294,10 +303,23 @@ mod tests {
         insert(&mut tx, &grant()).await.unwrap();
         assert_eq!(hold(&mut tx, &grant().id).await.unwrap(), Some(grant()));
         let rotated = Grant { generation: 7, rotated_at: NOW, idle_until: NOW, ..grant() };
-        rotate(&mut tx, &rotated).await.unwrap();
+        assert!(rotate(&mut tx, &grant(), &rotated).await.unwrap());
         tx.commit().await.unwrap();
         assert_eq!(find(&db, &grant().id).await.unwrap(), Some(rotated));
         assert_eq!(find(&db, &"other".into()).await.unwrap(), None);
+    }
+
+    async fn a_grant_that_has_changed_is_not_rotated(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        insert(&mut tx, &grant()).await.unwrap();
+        let once = Grant { generation: grant().generation + 1, rotated_at: NOW, ..grant() };
+        assert!(rotate(&mut tx, &grant(), &once).await.unwrap());
+        let twice = Grant { generation: once.generation + 1, ..once.clone() };
+        assert!(!rotate(&mut tx, &grant(), &twice).await.unwrap(), "another request was first");
+        assert_eq!(hold(&mut tx, &grant().id).await.unwrap(), Some(once.clone()));
+        assert!(end(&mut tx, &grant().id, NOW).await.unwrap());
+        assert!(!rotate(&mut tx, &once, &twice).await.unwrap(), "it has ended");
+        tx.commit().await.unwrap();
     }
 
     const ANN: &str = "did:plc:ann";
