@@ -16,6 +16,7 @@ use sqlx::{AnyConnection, AnyPool, Either, Execute, Executor, SqlStr};
 
 use super::dialect::Dialect;
 use super::error::leaves_connection_in_doubt;
+use super::kept::{Kept, Turn};
 use super::write_state::WriteState;
 
 /// A pool of connections. Cheap to clone.
@@ -26,19 +27,41 @@ pub(crate) struct Pool {
     pub(super) state: Arc<WriteState>,
     /// Whether its single statements write, on SQLite.
     pub(super) is_writer: bool,
+    /// The connections between two uses, on SQLite.
+    kept: Option<Kept>,
 }
 
 impl Pool {
+    pub(super) fn new(inner: AnyPool, dialect: Dialect, state: Arc<WriteState>, is_writer: bool) -> Self {
+        let kept = dialect.keeps_connections().then(|| Kept::of(&inner));
+        Self { inner, dialect, state, is_writer, kept }
+    }
+
+    pub(super) async fn close(&self) {
+        if let Some(kept) = &self.kept {
+            kept.close().await;
+        }
+        self.inner.close().await;
+    }
+
     /// Checks a single write before it is acknowledged.
     fn check_place(&self) -> sqlx::Result<()> {
         if self.is_writer { self.state.check_place() } else { Ok(()) }
     }
 
     /// Takes a connection. Waits for one if all are in use.
-    async fn take(&self) -> sqlx::Result<Taken> {
-        let connection = self.inner.acquire().await.map_err(|cause| self.state.note(cause))?;
+    pub(super) async fn take(&self) -> sqlx::Result<Taken> {
+        let taken = match &self.kept {
+            Some(kept) => kept
+                .take(&self.inner)
+                .await
+                .map(|(connection, turn)| (connection, Some((kept.clone(), turn)))),
+            None => self.inner.acquire().await.map(|connection| (connection, None)),
+        };
+        let (connection, kept) = taken.map_err(|cause| self.state.note(cause))?;
         Ok(Taken {
             connection: Some(connection),
+            kept,
             dialect: self.dialect,
             state: Arc::clone(&self.state),
             in_doubt: false,
@@ -61,9 +84,11 @@ impl Pool {
 /// A connection that was taken from a pool. Dropping it gives it back, or closes it if its state is
 /// in doubt.
 #[derive(Debug)]
-struct Taken {
+pub(super) struct Taken {
     /// `None` only while it is dropped.
     connection: Option<PoolConnection<Any>>,
+    /// Where it is kept after this use, on SQLite, and the turn that ends then.
+    kept: Option<(Kept, Turn)>,
     dialect: Dialect,
     state: Arc<WriteState>,
     in_doubt: bool,
@@ -95,6 +120,14 @@ impl Drop for Taken {
             // Without a word to the database, which may not hear it. The pool opens another one.
             drop(connection.detach());
             return;
+        }
+        if let Some((kept, turn)) = self.kept.take() {
+            // A statement that was cancelled ends before the next one begins: the connection's
+            // thread takes one after the other.
+            match kept.give_back(connection, turn) {
+                None => return,
+                Some(returned) => connection = returned,
+            }
         }
         // The pool waits for a statement that was cancelled, with a ping that has no limit of its
         // own. A connection to a machine that is gone would keep its place in the pool for minutes.
@@ -158,11 +191,11 @@ impl Drop for TxConnection {
         if !self.is_open || self.taken.in_doubt {
             return;
         }
-        let (connection, dialect, state) =
-            (self.taken.connection.take(), self.taken.dialect, Arc::clone(&self.taken.state));
+        let (connection, kept) = (self.taken.connection.take(), self.taken.kept.take());
+        let (dialect, state) = (self.taken.dialect, Arc::clone(&self.taken.state));
         // In doubt until the rollback is confirmed. SQLite refuses it when it has already rolled
         // back by itself, and such a connection is closed too.
-        let mut taken = Taken { connection, dialect, state, in_doubt: true };
+        let mut taken = Taken { connection, kept, dialect, state, in_doubt: true };
         spawn(async move {
             if within(dialect, taken.get().execute("ROLLBACK")).await.is_ok() {
                 taken.trust();

@@ -118,7 +118,7 @@ impl Db {
         // After the pools, which create a missing file.
         let file = url.file().map(DatabaseFile::opened).transpose()?;
         let state = Arc::new(WriteState::of(file));
-        let pool = |inner, is_writer| Pool { inner, dialect, state: Arc::clone(&state), is_writer };
+        let pool = |inner, is_writer| Pool::new(inner, dialect, Arc::clone(&state), is_writer);
         Ok(Self {
             dialect,
             write: pool(write, true),
@@ -215,8 +215,8 @@ impl Db {
     }
 
     pub async fn close(&self) {
-        self.write.inner.close().await;
-        self.read.inner.close().await;
+        self.write.close().await;
+        self.read.close().await;
     }
 }
 
@@ -275,10 +275,10 @@ mod tests {
         let fresh = Fresh::sqlite_of(size).await;
         let db = &fresh.db;
         let stalled = db.begin().await.unwrap();
-        let busy = db.reader().inner.acquire().await.unwrap();
+        let busy = db.reader().take().await.unwrap();
         let reads = async {
             for _ in 0..2 {
-                let refused = Error::from(db.reader().inner.acquire().await.unwrap_err());
+                let refused = Error::from(db.reader().take().await.unwrap_err());
                 assert!(refused.is_passing(), "{refused:?}");
             }
             // Two reads gave up, one after the other: the first write has been stalled for 4 s.

@@ -31,6 +31,11 @@ impl Dialect {
         matches!(self, Self::Postgres)
     }
 
+    /// Whether a connection needs no look between two uses.
+    pub(super) const fn keeps_connections(self) -> bool {
+        matches!(self, Self::Sqlite)
+    }
+
     /// How long a statement may take, answer included, before its connection is given up. Longer
     /// than the `statement_timeout`, which a server that can be reached keeps.
     ///

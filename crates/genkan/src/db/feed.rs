@@ -483,11 +483,7 @@ mod tests {
 
     async fn a_used_up_pool_leaves_the_feed_fresh(db: Db) {
         let feed = Feed::new(db.clone());
-        let pool = &db.reader().inner;
-        let mut held = Vec::new();
-        while pool.size() < pool.options().get_max_connections() || pool.num_idle() > 0 {
-            held.push(pool.acquire().await.unwrap());
-        }
+        let _held = db.hold_readers().await;
         feed.fall_silent();
         assert!(!feed.is_fresh(), "nothing could be read for long");
         feed.read_next(&mut None, &mut SeenChanges::default()).await.unwrap();

@@ -17,6 +17,7 @@ mod dialect;
 mod error;
 pub(crate) mod feed;
 mod file;
+mod kept;
 pub(crate) mod leases;
 mod migrate;
 mod pooler;

@@ -142,16 +142,10 @@ impl Db {
 
     /// This database as another process has it, with so many connections in each pool.
     pub(crate) fn apart_with(&self, connections: u32) -> Self {
-        let again = |pool: &Pool| Pool {
-            inner: pool
-                .inner
-                .options()
-                .clone()
-                .max_connections(connections)
-                .connect_lazy_with((*pool.inner.connect_options()).clone()),
-            dialect: self.dialect,
-            state: Arc::default(),
-            is_writer: pool.is_writer,
+        let again = |pool: &Pool| {
+            let options = pool.inner.options().clone().max_connections(connections);
+            let inner = options.connect_lazy_with((*pool.inner.connect_options()).clone());
+            Pool::new(inner, self.dialect, Arc::default(), pool.is_writer)
         };
         let write = again(&self.write);
         let read = if self.dialect == Dialect::Sqlite { again(&self.read) } else { write.clone() };
@@ -160,10 +154,9 @@ impl Db {
 
     /// Takes every connection of the pool for readings, for as long as the result is kept.
     pub(crate) async fn hold_readers(&self) -> Vec<impl Sized + use<>> {
-        let pool = &self.read.inner;
         let mut held = Vec::new();
-        for _ in 0..pool.options().get_max_connections() {
-            held.push(pool.acquire().await.unwrap());
+        for _ in 0..self.read.inner.options().get_max_connections() {
+            held.push(self.read.take().await.unwrap());
         }
         held
     }
