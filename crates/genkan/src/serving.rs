@@ -109,7 +109,7 @@ impl Running {
         let app = limit.bound(Box::pin(build)).await?;
         let replica = Replica::new(&app.db, &app.clock, &process_name());
         let prepared = limit.bound(Preparation::of(app.clone(), replica.live())).await?;
-        let edge = prepared.serve(&replica, &limit, &mut listeners, &stopping).await?;
+        let edge = Box::pin(prepared.serve(&replica, &limit, &mut listeners, &stopping)).await?;
         // Nothing below can fail: a row that is kept alive must not be left behind.
         tokio::spawn(replica.clone().keep_alive());
         jobs::start(&app, replica.clone());

@@ -248,14 +248,15 @@ impl<'p> Executor<'p> for &'p Pool {
         'p: 'e,
         E: 'q + Execute<'q, Any>,
     {
-        // Read to its end as well. A write that returns a row is committed after that row, and
-        // SQLite reports only then that the disk is full.
         Box::pin(async move {
+            // SQLite's thread ends a reading after its first row, and nothing is committed after it.
             if self.dialect == Dialect::Sqlite && !self.is_writer {
                 let mut taken = self.take().await?;
                 let row = taken.get().fetch_optional(query).await;
                 return taken.settle(row);
             }
+            // Read to its end as well. A write that returns a row is committed after that row, and
+            // SQLite reports only then that the disk is full.
             let rows: Vec<AnyRow> = self.fetch_all(query).await?;
             Ok(rows.into_iter().next())
         })

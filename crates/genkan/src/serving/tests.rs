@@ -43,7 +43,7 @@ fn ample() -> StartLimit {
 
 async fn serve(prepared: Preparation, db: &Db, limit: &StartLimit) -> Result<Edge, StartError> {
     let (_stop, stopping) = watch::channel(false);
-    prepared.serve(&this_process(db), limit, &mut JoinSet::new(), &stopping).await
+    Box::pin(prepared.serve(&this_process(db), limit, &mut JoinSet::new(), &stopping)).await
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test connects to its own server on loopback")]
