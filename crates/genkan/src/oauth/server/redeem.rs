@@ -31,6 +31,15 @@ struct Redemption<'a> {
     scope: Option<ExpandedScope>,
 }
 
+/// What a redemption did to a code before it was refused.
+#[derive(Default)]
+struct Traces {
+    /// It was the first to use the code up.
+    has_taken: bool,
+    /// The code was used before, and became a grant.
+    leaked: Option<codes::StoredCode>,
+}
+
 /// What a committed redemption came to.
 struct Redeemed {
     /// Tokens, or a refusal.
@@ -78,17 +87,22 @@ impl OAuth {
     ) -> Result<Redeemed, Error> {
         let mut tx = self.db.begin().await?;
         self.use_up(&mut tx, redemption.proof, redemption.client, redemption.proven, now).await?;
-        let mut leaked = None;
-        let outcome = self.redeem_in(&mut tx, id, redemption.clone(), &mut leaked, now).await;
+        let mut traces = Traces::default();
+        let outcome = self.redeem_in(&mut tx, id, redemption.clone(), &mut traces, now).await;
         match outcome {
             // The client would send the code again, which ends the grant.
             Ok(_) => tx.commit_for(waiting).await?,
             // A refusal uses the code up as well.
-            Err(Error::Refused(_)) => tx.commit().await?,
+            Err(Error::Refused(_)) => {
+                if traces.has_taken {
+                    codes::disown(&mut tx, id).await?;
+                }
+                tx.commit().await?;
+            }
             // A failure of Genkan uses up nothing.
             Err(failure) => return Err(failure),
         }
-        Ok(Redeemed { outcome, leaked })
+        Ok(Redeemed { outcome, leaked: traces.leaked })
     }
 
     async fn redeem_in(
@@ -96,7 +110,7 @@ impl OAuth {
         tx: &mut Tx,
         id: &CodeId,
         with: Redemption<'_>,
-        leaked: &mut Option<codes::StoredCode>,
+        traces: &mut Traces,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         // The account's row first, in the same order as in a transaction that ends every grant.
@@ -104,7 +118,7 @@ impl OAuth {
             Some(account) => accounts::hold(tx, &account.did, Demand::Active).await?,
             None => false,
         };
-        let Some((first, code)) = codes::take(tx, id, now).await? else {
+        let Some((first, code)) = codes::take(tx, id, &GrantId::fresh(), now).await? else {
             return Err(Error::grant("the authorization code is invalid or has expired"));
         };
         if !first {
@@ -114,10 +128,11 @@ impl OAuth {
                 self.end_in(tx, grant, Actor::Genkan, "a code was used twice", now).await?;
                 // The caller signs the browser out after this transaction, because signing out is a
                 // transaction of its own and SQLite has one write connection.
-                *leaked = Some(code);
+                traces.leaked = Some(code);
             }
             return Err(Error::grant("the authorization code was already used"));
         }
+        traces.has_taken = true;
         check(&code, &with, now)?;
         let challenge = OneTimeUse::Challenge(&code.pushed.code_challenge);
         // If a client reused its challenge, anyone who saw one exchange would know the verifier of
@@ -140,7 +155,6 @@ impl OAuth {
         }
         let grant = self.grant(&code, &with, now);
         grants::insert(tx, &grant).await?;
-        codes::set_grant(tx, id, &grant.id).await?;
         let detail = format!("{} {}", grant.client_id, grant.scope);
         audit::record(tx, now, Actor::Account(&grant.did), "oauth.grant", grant.id.as_str(), &detail).await?;
         let unknown = || Error::grant("the authorization code is invalid or has expired");
@@ -153,7 +167,7 @@ impl OAuth {
         // Without refresh tokens a grant has no use after its first access token.
         let expires_at = now.plus(if refreshable { span.total } else { self.settings.access_lifetime });
         Grant {
-            id: code.link.clone().unwrap_or_else(GrantId::fresh),
+            id: code.grant_id.clone().unwrap_or_else(GrantId::fresh),
             place: if code.link.is_some() { GrantPlace::Link } else { GrantPlace::Home },
             did: code.did.clone(),
             client_id: code.client_id.clone(),

@@ -11,7 +11,7 @@ use crate::oauth::call::Call;
 use crate::oauth::clients::Purpose;
 use crate::oauth::error::Error;
 use crate::oauth::grant::Grant;
-use crate::oauth::ids::CodeId;
+use crate::oauth::ids::{CodeId, GrantId};
 use crate::oauth::service::OAuth;
 use crate::oauth::sql::{codes, grants};
 use crate::oauth::tokens::RefreshTokenId;
@@ -85,7 +85,10 @@ impl OAuth {
         self.use_up_proof(&mut tx, proof, now).await?;
         match asked {
             TokenRequest::Code { code, .. } => {
-                codes::take(&mut tx, &CodeId::of(code), now).await?;
+                let id = CodeId::of(code);
+                if let Some((true, _)) = codes::take(&mut tx, &id, &GrantId::fresh(), now).await? {
+                    codes::disown(&mut tx, &id).await?;
+                }
             }
             TokenRequest::Refresh { refresh_token } => {
                 if let Some(id) = self.refresh_tokens.read(refresh_token) {

@@ -45,20 +45,26 @@ pub(in crate::oauth) async fn insert(tx: &mut Tx, id: &CodeId, code: &StoredCode
     Ok(())
 }
 
-/// Uses a code up. Returns `true` for its first use, and `None` if there is no such code.
+/// Uses a code up, for a grant of this id, or of its link's if it has one. Returns `true` for its
+/// first use, and `None` if there is no such code.
+///
+/// A caller that makes no grant of it calls [`disown`] in the same transaction.
 pub(in crate::oauth) async fn take(
     tx: &mut Tx,
     id: &CodeId,
+    grant: &GrantId,
     now: Timestamp,
 ) -> Result<Option<(bool, StoredCode)>> {
     // The update decides who is first. Of two at once, the second waits for the first one's
     // transaction and then matches no row.
     let taken = sqlx::query(
-        "UPDATE oauth_codes SET used_at = $2 WHERE hash = $1 AND used_at IS NULL
+        "UPDATE oauth_codes SET used_at = $2, grant_id = COALESCE(link, $3)
+         WHERE hash = $1 AND used_at IS NULL
          RETURNING client_id, pushed, scope, did, device, expires_at, grant_id, link",
     )
     .bind(id.as_str())
     .bind(now.as_millis())
+    .bind(grant.as_str())
     .fetch_optional(&mut **tx)
     .await?;
     let first = taken.is_some();
@@ -128,10 +134,10 @@ pub(in crate::oauth) async fn grant_of(db: &Db, id: &CodeId) -> Result<Option<Gr
     Ok(grant.map(GrantId::from))
 }
 
-pub(in crate::oauth) async fn set_grant(tx: &mut Tx, id: &CodeId, grant: &GrantId) -> Result<()> {
-    sqlx::query("UPDATE oauth_codes SET grant_id = $2 WHERE hash = $1")
+/// Says that a code which was taken in `tx` became no grant.
+pub(in crate::oauth) async fn disown(tx: &mut Tx, id: &CodeId) -> Result<()> {
+    sqlx::query("UPDATE oauth_codes SET grant_id = NULL WHERE hash = $1")
         .bind(id.as_str())
-        .bind(grant.as_str())
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -220,11 +226,12 @@ mod tests {
         let now = Timestamp::from_millis(50);
         let mut tx = db.begin().await.unwrap();
         insert(&mut tx, &"h".into(), &code()).await.unwrap();
-        assert_eq!(take(&mut tx, &"other".into(), now).await.unwrap(), None);
-        assert_eq!(take(&mut tx, &"h".into(), now).await.unwrap(), Some((true, code())));
-        set_grant(&mut tx, &"h".into(), &"g".into()).await.unwrap();
-        let (first, again) = take(&mut tx, &"h".into(), now).await.unwrap().unwrap();
-        assert_eq!((first, again.grant_id), (false, Some("g".into())));
+        let g = GrantId::from("g".to_owned());
+        assert_eq!(take(&mut tx, &"other".into(), &g, now).await.unwrap(), None);
+        let taken = StoredCode { grant_id: Some(g.clone()), ..code() };
+        assert_eq!(take(&mut tx, &"h".into(), &g, now).await.unwrap(), Some((true, taken)));
+        let (first, again) = take(&mut tx, &"h".into(), &"g2".into(), now).await.unwrap().unwrap();
+        assert_eq!((first, again.grant_id), (false, Some(g)));
         tx.commit().await.unwrap();
         assert_eq!(grant_of(&db, &"h".into()).await.unwrap(), Some("g".into()));
         let peeked = peek(&db, &"h".into()).await.unwrap().unwrap();
@@ -238,11 +245,16 @@ mod tests {
             let linked = StoredCode { link: Some("link".into()), ..code() };
             insert(&mut tx, &hash.into(), &linked).await.unwrap();
         }
-        set_grant(&mut tx, &"used".into(), &"g".into()).await.unwrap();
+        let now = Timestamp::from_millis(50);
+        let (_, used) = take(&mut tx, &"used".into(), &"g".into(), now).await.unwrap().unwrap();
+        assert_eq!(used.grant_id, Some("link".into()), "the grant of a linked account has its link's id");
         assert!(drop_link(&mut tx, &"unused".into()).await.unwrap());
         assert!(!drop_link(&mut tx, &"used".into()).await.unwrap());
-        let (_, unused) = take(&mut tx, &"unused".into(), Timestamp::from_millis(50)).await.unwrap().unwrap();
+        let (_, unused) = take(&mut tx, &"unused".into(), &"g".into(), now).await.unwrap().unwrap();
         assert_eq!(unused.link, None);
+        disown(&mut tx, &"unused".into()).await.unwrap();
+        let (first, refused) = take(&mut tx, &"unused".into(), &"g".into(), now).await.unwrap().unwrap();
+        assert_eq!((first, refused.grant_id), (false, None), "used up, and no grant");
         tx.commit().await.unwrap();
     }
 
@@ -253,21 +265,23 @@ mod tests {
             let did = if hash == "of-bob" { "did:plc:bob" } else { "did:plc:ann" };
             insert(&mut tx, &hash.into(), &StoredCode { did: did.parse().unwrap(), ..code() }).await.unwrap();
         }
-        take(&mut tx, &"used".into(), later).await.unwrap();
         let grant = grant();
+        take(&mut tx, &"used".into(), &grant.id, later).await.unwrap();
         super::super::grants::insert(&mut tx, &grant).await.unwrap();
-        set_grant(&mut tx, &"used".into(), &grant.id).await.unwrap();
         remove_unused_of(&mut tx, &"did:plc:ann".parse().unwrap()).await.unwrap();
-        assert!(take(&mut tx, &"unused".into(), later).await.unwrap().is_none());
+        assert!(take(&mut tx, &"unused".into(), &grant.id, later).await.unwrap().is_none());
         tx.commit().await.unwrap();
         assert_eq!(sweep(&db, later.into()).await.unwrap().removed, 1);
         let mut tx = db.begin().await.unwrap();
-        assert!(take(&mut tx, &"of-bob".into(), later).await.unwrap().is_none());
-        assert!(take(&mut tx, &"used".into(), later).await.unwrap().is_some());
+        assert!(take(&mut tx, &"of-bob".into(), &grant.id, later).await.unwrap().is_none());
+        assert!(take(&mut tx, &"used".into(), &grant.id, later).await.unwrap().is_some());
         tx.commit().await.unwrap();
         let end = grant.idle_until.plus(std::time::Duration::from_secs(1));
         assert_eq!(super::super::grants::sweep_idle(&db, end.into()).await.unwrap().removed, 1);
         let mut tx = db.begin().await.unwrap();
-        assert!(take(&mut tx, &"used".into(), later).await.unwrap().is_none(), "it goes with its grant");
+        assert!(
+            take(&mut tx, &"used".into(), &grant.id, later).await.unwrap().is_none(),
+            "it goes with its grant"
+        );
     }
 }
