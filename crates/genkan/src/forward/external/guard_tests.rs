@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use genkan_testing::network::eventually;
 use http::HeaderValue;
 use http1::{Answerer, BodyLength, BreakerRules, Connector, Deadlines, Exchange};
 use tokio::net::TcpListener;
 
 use super::limits::ReadLimits;
-use super::policy::{ExternalPdses, ExternalPolicy};
+use super::policy::{CHECKED_FOR, ExternalPdses, ExternalPolicy, KEPT_FOR};
 use super::rules::CallBudgetRules;
 use super::services::ServiceRules;
 use crate::base::fetch::test_dns::{Reply, TestDns};
@@ -235,4 +237,32 @@ async fn c16_a_name_that_turns_bad_loses_its_connections() {
     assert!(!Rc::ptr_eq(&before, &after), "connections are of one set of addresses");
     drop(guard.pools.external(&origin, &second));
     assert_eq!(Rc::strong_count(&before), 1, "nobody lends the old ones any more");
+}
+
+#[tokio::test]
+async fn a_name_server_that_falls_silent_holds_up_no_call_to_a_pds_in_use() {
+    let dns = TestDns::start(
+        |_, count| {
+            if count <= 2 { Reply::addresses(&["93.184.216.34"]) } else { Reply::Silence }
+        },
+    )
+    .await;
+    let guard = Guard::before(&dns).await;
+    let origin: Origin = "https://pds.example.com".parse().unwrap();
+    let checked = guard.external.addresses(&origin).await.unwrap();
+    pass(CHECKED_FOR).await;
+    for _ in 0..3 {
+        let at_once = guard.external.addresses(&origin).now_or_never();
+        assert_eq!(at_once.unwrap().unwrap(), checked);
+    }
+    eventually("the name is looked up again", async || dns.asked() >= 4).await;
+    assert_eq!(dns.asked(), 4, "A and AAAA, once for all calls");
+    pass(KEPT_FOR).await;
+    assert!(guard.external.addresses(&origin).await.is_err(), "too old");
+}
+
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }

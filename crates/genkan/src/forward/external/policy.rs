@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use genkan_protocol::syntax::Did;
@@ -18,7 +19,7 @@ use super::services::{ServiceRules, Services};
 use crate::base::fetch::target::Refusal;
 use crate::base::fetch::{NameError, Names};
 use crate::base::single_flight::SingleFlight;
-use crate::base::{ByteCache, CacheSize, Clock, Origin, Weigh, monotonic_now};
+use crate::base::{ByteCache, CacheSize, Clock, Origin, Weigh, allocation, monotonic_now};
 use crate::config::{self, Rate, TargetReads};
 use crate::db::LiveReplicas;
 use crate::forward::error::Error;
@@ -75,14 +76,22 @@ pub(crate) struct ExternalPdses {
 struct CheckedOrigin {
     outcome: Result<Arc<[IpAddr]>, NameError>,
     at: Instant,
+    /// Whether a renewal is under way.
+    is_renewed: Arc<AtomicBool>,
+}
+
+impl CheckedOrigin {
+    fn new(outcome: Result<Arc<[IpAddr]>, NameError>) -> Self {
+        Self { outcome, at: monotonic_now(), is_renewed: Arc::default() }
+    }
 }
 
 impl Weigh for CheckedOrigin {
     fn heap_bytes(&self) -> usize {
         match &self.outcome {
-            Ok(addresses) => addresses.heap_bytes(),
+            Ok(addresses) => allocation(FLAG) + addresses.heap_bytes(),
             // A refusal's reason is one of a few, and a failure is not cached.
-            Err(_) => 0,
+            Err(_) => allocation(FLAG),
         }
     }
 }
@@ -130,12 +139,32 @@ impl ExternalPdses {
         }
         let outcome = match self.checked.get(origin) {
             Some(checked) if checked.at.elapsed() < CHECKED_FOR => checked.outcome,
+            // A name server that is slow now holds up no call to a PDS in use. The old addresses were
+            // checked as well, and no other one is connected to.
+            Some(checked) if checked.outcome.is_ok() && checked.at.elapsed() < KEPT_FOR => {
+                self.renew(origin, &checked);
+                checked.outcome
+            }
             _ => self.look_up(origin).await,
         };
         outcome.map_err(|error| match error {
             NameError::Refused(_) => Error::NotAllowed,
             error => Error::Unreachable(Cause::Name(std::io::Error::other(error)).into()),
         })
+    }
+
+    /// Looks an origin up in the background, unless that is under way.
+    fn renew(&self, origin: &Origin, checked: &CheckedOrigin) {
+        if checked.is_renewed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (external, origin, is_renewed) = (self.clone(), origin.clone(), Arc::clone(&checked.is_renewed));
+        self.control.spawn(async move {
+            // The outcome replaces the entry. After a failure the next call tries again.
+            if external.look_up(&origin).await.is_err() {
+                is_renewed.store(false, Ordering::Release);
+            }
+        });
     }
 
     async fn look_up(&self, origin: &Origin) -> Result<Arc<[IpAddr]>, NameError> {
@@ -161,7 +190,7 @@ impl ExternalPdses {
                 .unwrap_or_else(|| Err(NameError::Failed("the lookup was cancelled".into())));
             // A failure is not cached, so the next call tries again. A refusal is.
             if !matches!(outcome, Err(NameError::Failed(_))) {
-                checked.insert(origin, CheckedOrigin { outcome: outcome.clone(), at: monotonic_now() });
+                checked.insert(origin, CheckedOrigin::new(outcome.clone()));
             }
             outcome
         });
@@ -246,7 +275,10 @@ impl ExternalPdses {
 /// shorter one would tell which names and addresses exist in Genkan's network.
 pub(in crate::forward) const REFUSED_AFTER: Duration = Duration::from_millis(300);
 /// The time for which checked addresses are used before they are checked again.
-const CHECKED_FOR: Duration = Duration::from_secs(30);
+pub(super) const CHECKED_FOR: Duration = Duration::from_secs(30);
+/// The time for which checked addresses are used while they are checked again.
+pub(super) const KEPT_FOR: Duration = Duration::from_mins(5);
+const FLAG: usize = 3 * size_of::<usize>();
 /// Some 10 000 names with a few addresses each.
 const NAMES: CacheSize = CacheSize { name: "external_names", bytes: 8 << 20, typical: 700 };
 
@@ -257,9 +289,6 @@ mod tests {
 
     #[test]
     fn a_checked_origin_weighs_its_addresses() {
-        assert_weighs(|bytes| CheckedOrigin {
-            outcome: Ok(vec![IpAddr::from([127, 0, 0, 1]); bytes / 16].into()),
-            at: monotonic_now(),
-        });
+        assert_weighs(|bytes| CheckedOrigin::new(Ok(vec![IpAddr::from([127, 0, 0, 1]); bytes / 16].into())));
     }
 }
