@@ -25,9 +25,10 @@ async fn a_busy_sqlite_is_waited_for_five_seconds() {
     let answer = net.refresh(&alice.refresh).await;
     assert_eq!(answer.summary(), "503 NotEnoughResources");
     assert_ne!(answer.header("retry-after"), "");
-    // SQLite waits five seconds for the lock (`busy_timeout`). The bounds leave room for a slow
-    // machine.
-    assert!((3..9).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    // SQLite waits five seconds for the lock (`busy_timeout`). A write of a job may have begun
+    // its own wait on the only write connection just before. The bounds leave room for both and
+    // for a slow machine.
+    assert!((3..14).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     // Reading goes on, and forwarding does.
     net.client_of(&alice).query("app.bsky.feed.getTimeline", &[]).await.ok();
     net.client_of(&alice).query("com.atproto.server.getSession", &[]).await.ok();
