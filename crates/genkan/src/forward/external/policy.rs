@@ -153,6 +153,13 @@ impl ExternalPdses {
         })
     }
 
+    /// Makes what is known of an origin older.
+    #[cfg(test)]
+    pub(super) fn age(&self, origin: &Origin, by: Duration) {
+        let checked = self.checked.get(origin).unwrap();
+        self.checked.insert(origin.clone(), CheckedOrigin { at: checked.at - by, ..checked });
+    }
+
     /// Looks an origin up in the background, unless that is under way.
     fn renew(&self, origin: &Origin, checked: &CheckedOrigin) {
         if checked.is_renewed.swap(true, Ordering::AcqRel) {

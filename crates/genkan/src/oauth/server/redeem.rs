@@ -309,7 +309,9 @@ mod tests {
                 scope: Some(ExpandedScope::for_tests("atproto")),
             };
             let mut tx = app.db.begin().await.unwrap();
-            let done = oauth.redeem_in(&mut tx, &CodeId::of(&verifier), redemption, &mut None, now).await;
+            let done = oauth
+                .redeem_in(&mut tx, &CodeId::of(&verifier), redemption, &mut Traces::default(), now)
+                .await;
             assert_eq!(matches!(done, Err(Error::Refused(_))), is_taken_down, "{done:?}");
             assert_eq!(done.is_ok(), !is_taken_down);
             tx.commit().await.unwrap();
