@@ -31,7 +31,7 @@ async function callBy(run, account, nsid, options) {
   return app.call(nsid, options)
 }
 
-export function userAttacks({ service, host, server, people, linkedPeople, doomed, silentClients, plantSilence, counted }) {
+export function userAttacks({ service, host, server, people, linkedPeople, doomed, others, silentClients, plantSilence, counted }) {
   const { hostname, port } = new URL(service)
   // One account may hold only a share, so each of these attacks has one of its own.
   const [forBad, forSilent, forPosts, forMorePosts, forNames] = people.map(({ accessJwt }) => accessJwt)
@@ -190,7 +190,17 @@ export function userAttacks({ service, host, server, people, linkedPeople, doome
       harmless: [{ any: ['200'], perMinute: 20 }],
       harmful: [{ any: ['200'], perMinute: 20 }],
       act: async (run, name, harmful) => {
-        if (!harmful) return run.paced(4, 40, (index) => run.ask(name, linkedThrough(run, linkedBad, 'good', index)))
+        if (!harmful) {
+          const agent = run.from()
+          return run.paced(4, 40, (index) => {
+            const other = others[index % others.length]
+            const refresh = xrpc(agent, service, 'com.atproto.server.refreshSession', { method: 'POST', token: other.refreshJwt })
+            return run.ask(name, run.untouched(refresh).then((answer) => {
+              if (answer.status === 200) other.refreshJwt = JSON.parse(answer.text).refreshJwt
+              return answer
+            }))
+          })
+        }
         await run.count(name, 'documents asked for', () => counted('silentClients'))
         await plantSilence()
         const own = await Promise.all(silentClients.map((client) => (client.restored ??= OAuthApp.restore(client))))

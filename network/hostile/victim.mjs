@@ -13,10 +13,10 @@ import { OAuthApp } from '../soak/oauth-app.mjs'
 import { agentFrom, fetchFrom, xrpc } from './tools.mjs'
 
 /**
- * In milliseconds. Genkan lets one account make 5 calls per second to an external PDS, and 30
- * sign-ins in 5 minutes.
+ * In milliseconds. An external PDS allows Genkan 10 calls per second, which the victim shares with
+ * three accounts of the attacker. Genkan allows 50 sign-ins in 15 minutes.
  */
-const PAUSES = { createRecord: 150, refreshSession: 150, linked: 300, ownReads: 500, signIn: 12_000 }
+const PAUSES = { createRecord: 150, refreshSession: 150, linked: 600, ownReads: 1000, signIn: 20_000 }
 /** Genkan's access tokens live for 5 minutes. An app refreshes those that are older than this. */
 const OLD = 270_000
 const { service, victim, victimLinked } = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))

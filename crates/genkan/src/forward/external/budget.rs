@@ -2,12 +2,15 @@
 //!
 //! A PDS counts everyone behind Genkan as one client. So Genkan counts as the PDS does, in windows
 //! like its own, and corrects the count by the PDS's rate-limit headers. Replicas share a limit in
-//! equal parts. The first half of a window is first come, first served. In the second half, calls
-//! leave at an even pace. When calls have to wait for the pace, accounts take turns, so an account
-//! with many calls waits behind itself. When the window is used up, no call leaves until it ends.
+//! equal parts. The first quarter of a window is first come, first served. Then calls leave at an even
+//! pace. A linked account that calls no more often than all of them could until the window ends does
+//! not wait for the pace, and the pace of the others leaves room for it. When calls have to wait,
+//! accounts take turns, so an account with many calls waits behind itself. When the window is used up,
+//! no call leaves until it ends.
 //!
-//! A quarter of the calls, and of the places in the queue, is reserved for linked accounts: anyone
-//! may ask for reads, and must not be able to use up what linked accounts need.
+//! A quarter of the calls, and of the places in the queue, is reserved for linked accounts, and more
+//! calls if they lately made more: anyone may ask for reads, and must not be able to use up what linked
+//! accounts need.
 //!
 //! In this file *account* means what a call is counted for: an account, or the client's network for
 //! calls without an account.

@@ -40,8 +40,8 @@ fn budgets(rules: CallBudgetRules) -> CallBudgets {
     CallBudgets::new(rules, LiveReplicas::one())
 }
 
-async fn use_half(fair: &CallBudgets) {
-    for _ in 0..10 {
+async fn use_quarter(fair: &CallBudgets) {
+    for _ in 0..5 {
         assert_eq!(fair.admit(&pds(), &account('a'), CallKind::Read).await, Ok(Admission::Immediate));
     }
 }
@@ -65,7 +65,7 @@ async fn wait(
 #[tokio::test]
 async fn waiting_calls_leave_by_themselves() {
     let fair = budgets(RULES);
-    use_half(&fair).await;
+    use_quarter(&fair).await;
     for task in [wait(&fair, account('a')).await, wait(&fair, account('b')).await] {
         assert_eq!(task.await.unwrap(), Ok(Admission::AfterWaiting));
     }
@@ -87,7 +87,7 @@ async fn counting_polls<T>(future: impl Future<Output = T>) -> (T, usize) {
 #[tokio::test]
 async fn waiting_calls_and_the_task_that_admits_them_sleep_until_a_turn_is_due() {
     let fair = budgets(RULES);
-    use_half(&fair).await;
+    use_quarter(&fair).await;
     let host = fair.host(&pds(), CallClass::Linked).unwrap();
     // The test drives the queue itself.
     host.lock().is_driven = true;
@@ -102,7 +102,7 @@ async fn waiting_calls_and_the_task_that_admits_them_sleep_until_a_turn_is_due()
     while host.lock().waiting() + gone() < waiting.len() {
         tokio::task::yield_now().await;
     }
-    // The turns are 200 ms apart.
+    // The turns are 133 ms apart.
     let driver = admit_waiting(Arc::clone(&host), LiveReplicas::one(), RULES.wait);
     let ((), polls) = counting_polls(driver).await;
     assert!(polls <= 2 * waiting.len(), "{polls}");
@@ -115,7 +115,7 @@ async fn waiting_calls_and_the_task_that_admits_them_sleep_until_a_turn_is_due()
 #[tokio::test]
 async fn waiting_calls_leave_when_the_pds_says_that_more_are_left() {
     let fair = budgets(LONG);
-    use_half(&fair).await;
+    use_quarter(&fair).await;
     let waiting = wait(&fair, account('b')).await;
     assert!(!waiting.is_finished());
     let told = [
@@ -135,7 +135,7 @@ async fn waiting_calls_leave_when_the_pds_says_that_more_are_left() {
 #[tokio::test]
 async fn a_call_waits_no_longer_than_it_may_and_then_no_task_is_left() {
     let fair = budgets(CallBudgetRules { wait: Duration::from_millis(10), ..LONG });
-    use_half(&fair).await;
+    use_quarter(&fair).await;
     let refused = fair.admit(&pds(), &account('a'), CallKind::Read).await.unwrap_err();
     assert_eq!((refused.rate, refused.wait), (LONG.calls, LONGEST_GUESS));
     let host = fair.host(&pds(), CallClass::Linked).unwrap();
@@ -179,7 +179,7 @@ async fn replicas_together_stay_within_a_pds_limit() {
 #[tokio::test]
 async fn a_flood_of_pdses_forgets_no_pds_whose_budget_is_spent_or_in_use() {
     let fair = budgets(LONG);
-    use_half(&fair).await;
+    use_quarter(&fair).await;
     let waiting = wait(&fair, account('b')).await;
     let spent: Origin = "https://spent.example.com".parse().unwrap();
     while fair.admit(&spent, &account('a'), CallKind::Repo).await.is_ok() {}

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::queue::FairQueue;
+use super::recent::Recent;
 use super::rules::{BudgetError, CallBudgetRules, CallClass, CallKind};
 use super::shares::{OwnerKey, Owners, SharesByClass};
 use super::window::{RateLimitReport, Window};
@@ -23,6 +24,12 @@ pub(super) struct HostCalls {
     accounts: SharesByClass,
     linked: Line,
     reads: Line,
+    /// The calls of linked accounts lately.
+    recent: Recent,
+    /// Those that left before their turn, because their accounts call rarely.
+    recent_modest: Recent,
+    /// How many linked accounts called in a window, and its number.
+    callers: (u32, u32),
     /// Whether a task admits the calls that wait.
     pub(super) is_driven: bool,
 }
@@ -63,6 +70,9 @@ impl HostCalls {
             accounts: SharesByClass::new(owners),
             linked: line(),
             reads: line(),
+            recent: Recent::new(now),
+            recent_modest: Recent::new(now),
+            callers: (0, 0),
             is_driven: false,
         }
     }
@@ -79,6 +89,7 @@ impl HostCalls {
 
     pub(super) fn ask(&mut self, asked: Asked, rules: &CallBudgetRules, now: Instant) -> CallDecision {
         let Asked { owner, class, kind } = asked;
+        self.foresee(now);
         let is_write = kind.writes();
         let share = self.accounts.of_class(class).of(owner, rules, now);
         if let Some(until) = share.as_ref().and_then(|share| share.refused_until(is_write, now)) {
@@ -104,9 +115,17 @@ impl HostCalls {
             if self.calls.is_used_up(class, now) {
                 return CallDecision::NotNow(self.calls.refusal(class, now));
             }
+            let is_scarce = self.calls.is_scarce(class, now);
+            if is_scarce && self.is_modest(asked, now) {
+                self.recent_modest.count(self.slice(), now);
+                // The pace of the others does not begin again with it.
+                self.calls.take(class, now);
+                self.count_own(asked, now);
+                return CallDecision::Go;
+            }
             // Once one call waits, all others of its class queue behind it: a newcomer must not
             // overtake.
-            if self.calls.is_scarce(class, now)
+            if is_scarce
                 && (!self.line(class).queue.is_empty() || self.due(class, now) == 0)
             {
                 let most = self.places(class);
@@ -125,6 +144,41 @@ impl HostCalls {
         CallDecision::Go
     }
 
+    /// Tells the window how many calls linked accounts will need, if they go on as lately.
+    fn foresee(&mut self, now: Instant) {
+        let expected = self.recent.expected(0, self.calls.left(now), self.slice(), now);
+        self.calls.expect(expected);
+    }
+
+    /// Whether a linked account calls so rarely that all that called in this window could call as often
+    /// until it ends.
+    fn is_modest(&mut self, Asked { owner, class, .. }: Asked, now: Instant) -> bool {
+        let (left, slice, number) = (self.calls.left(now), self.slice(), self.calls.number());
+        if class != CallClass::Linked {
+            return false;
+        }
+        let Some(share) = self.accounts.of_class(class).get(owner) else { return false };
+        let known = if self.callers.1 == number { self.callers.0 } else { 0 };
+        let callers = known.saturating_add(u32::from(share.called_in != Some(number)));
+        let calls = share.recent.expected(1, left, slice, now).saturating_mul(callers);
+        calls <= self.calls.remaining(class)
+    }
+
+    /// The time over which calls count as lately made.
+    fn slice(&self) -> Duration {
+        self.calls.length() / 10
+    }
+
+    /// The pace at which calls of a class leave. That of linked accounts leaves room for those that do
+    /// not have to wait for it.
+    fn pace(&self, class: CallClass, now: Instant) -> Duration {
+        let kept = match class {
+            CallClass::Linked => self.recent_modest.expected(0, self.calls.left(now), self.slice(), now),
+            CallClass::Read => 0,
+        };
+        self.calls.pace(class, kept, now)
+    }
+
     /// The most calls of a class that may wait. A quarter of all places is for linked accounts.
     fn places(&self, class: CallClass) -> usize {
         match class {
@@ -140,10 +194,21 @@ impl HostCalls {
 
     /// Counts a call for its account. A waiting call counts as well.
     fn count_own(&mut self, Asked { owner, class, kind }: Asked, now: Instant) {
+        let (slice, number) = (self.slice(), self.calls.number());
         if let Some(share) = self.accounts.of_class(class).get(owner) {
             share.calls.take(OWN, now);
             if kind.writes() {
                 share.writes.take(OWN, now);
+            }
+            if class == CallClass::Linked && kind != CallKind::Repo {
+                share.recent.count(slice, now);
+                self.recent.count(slice, now);
+                if self.callers.1 != number {
+                    self.callers = (0, number);
+                }
+                if share.called_in.replace(number) != Some(number) {
+                    self.callers.0 += 1;
+                }
             }
         }
         match kind {
@@ -156,6 +221,7 @@ impl HostCalls {
     /// Admits the waiting calls that are due, and returns when the next one is. `None` means that no
     /// call waits.
     pub(super) fn call_next(&mut self, now: Instant) -> Option<Instant> {
+        self.foresee(now);
         let next = |host: &mut Self, class| {
             for _ in 0..host.due(class, now) {
                 if host.calls.is_used_up(class, now) || !host.line_mut(class).queue.admit_next() {
@@ -180,7 +246,7 @@ impl HostCalls {
         } else if self.calls.is_used_up(class, now) {
             Some(self.calls.resumes(class, now))
         } else {
-            Some(line.paced_at + self.calls.pace(class, now))
+            Some(line.paced_at + self.pace(class, now))
         }
     }
 
@@ -189,7 +255,7 @@ impl HostCalls {
         if !self.calls.is_scarce(class, now) {
             return u32::MAX;
         }
-        let pace = self.calls.pace(class, now);
+        let pace = self.pace(class, now);
         // A pace of zero would divide by zero: the window ends within this nanosecond.
         let due = now.duration_since(self.line(class).paced_at).as_nanos() / pace.as_nanos().max(1);
         u32::try_from(due).unwrap_or(u32::MAX)

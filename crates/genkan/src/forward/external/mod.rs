@@ -4,8 +4,8 @@
 //! `policy` says which PDSes are called and checks their addresses, `limits` bounds what one client
 //! may read, and `budget` keeps Genkan's calls within the rate limits of each PDS: `host` has the
 //! `window`s of one PDS and the `shares` of its accounts, `hosts` the PDSes that are known, and
-//! `witness` decides whom a refusal concerns. When few calls are left, accounts wait in a fair
-//! `queue`. `permission` says which calls the grant of a linked account allows. `services` resolves
+//! `witness` decides whom a refusal concerns. `recent` says how fast calls come. When few calls are
+//! left, accounts wait in a fair `queue`. `permission` says which calls the grant of a linked account allows. `services` resolves
 //! the services that hosts are sent to.
 //!
 //! Nothing here sends a call: `forward::reads` and `forward::linked` do, by these rules.
@@ -19,6 +19,7 @@ mod limits;
 pub(super) mod permission;
 mod policy;
 mod queue;
+mod recent;
 mod rules;
 mod services;
 mod shares;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::rules::CallClass;
 use super::rules::{CallBudgetRules, CallOwner};
+use super::recent::Recent;
 use super::window::Window;
 
 /// An account or client by the hash of its name. The seed is random, so that no stranger can choose
@@ -50,6 +51,9 @@ impl Owners {
 pub(super) struct Share {
     pub(super) calls: Window,
     pub(super) writes: Window,
+    pub(super) recent: Recent,
+    /// The last window of the PDS in which it called.
+    pub(super) called_in: Option<u32>,
     /// The PDS refuses this account until this time.
     until: Option<Instant>,
     /// The PDS refuses the writes of this account until this time.
@@ -61,6 +65,8 @@ impl Share {
         Self {
             calls: Window::new(rules.account_calls, now),
             writes: Window::new(rules.account_writes, now),
+            recent: Recent::new(now),
+            called_in: None,
             until: None,
             writes_until: None,
         }

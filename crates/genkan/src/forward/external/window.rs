@@ -1,7 +1,8 @@
 //! One window of calls as a PDS counts them: it begins with the first call and lasts for its time.
 //!
 //! A PDS counts the calls of all replicas together, so each replica has its share of the PDS's
-//! limit. Anyone may ask for reads, so a quarter of the share is reserved for linked accounts.
+//! limit. Anyone may ask for reads, so a quarter of the share is reserved for linked accounts, or as much
+//! as they are expected to need.
 
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ pub(super) struct Window {
     used: u32,
     /// The part of `used` that linked accounts had.
     linked: u32,
+    /// The calls that linked accounts are expected to make until the window ends.
+    expected: u32,
+    /// Counts the windows.
+    number: u32,
     /// The calls that were counted here. Unlike `used`, the PDS cannot correct it.
     sent: u32,
     ends: Instant,
@@ -51,6 +56,8 @@ impl Window {
             replicas: 1,
             used: 0,
             linked: 0,
+            expected: 0,
+            number: 0,
             sent: 0,
             ends: now,
             reads_resume: now,
@@ -78,11 +85,24 @@ impl Window {
 
     /// The calls that are reserved for linked accounts and that they have not used.
     fn reserved(&self) -> u32 {
-        self.quarter().saturating_sub(self.linked)
+        // A quarter is not reserved for them, however fast they called lately.
+        let most = self.most().saturating_sub(self.quarter()).saturating_sub(self.linked);
+        self.quarter().saturating_sub(self.linked).max(self.expected.min(most))
+    }
+
+    /// Takes how many calls linked accounts are expected to make until the window ends. Reads leave as
+    /// many.
+    pub(super) const fn expect(&mut self, calls: u32) {
+        self.expected = calls;
+    }
+
+    /// Which window it is since it is counted.
+    pub(super) const fn number(&self) -> u32 {
+        self.number
     }
 
     /// The calls that are left for this class.
-    fn remaining(&self, class: CallClass) -> u32 {
+    pub(super) fn remaining(&self, class: CallClass) -> u32 {
         let kept = match class {
             CallClass::Linked => 0,
             CallClass::Read => self.reserved(),
@@ -119,13 +139,13 @@ impl Window {
         }
     }
 
-    /// Whether at least half of the calls are used.
+    /// Whether at least a quarter of the calls is used.
     ///
     /// For linked accounts this includes half of the calls that are reserved for them, so that no
     /// number of reads makes their first calls wait.
     pub(super) fn is_scarce(&self, class: CallClass, now: Instant) -> bool {
         let has_used_own = class == CallClass::Read || self.linked >= self.quarter().div_ceil(2);
-        !self.is_over(now) && has_used_own && self.used >= self.most().div_ceil(2)
+        !self.is_over(now) && has_used_own && self.used >= self.most().div_ceil(4)
     }
 
     /// How many calls were sent in this window: of linked accounts, and all.
@@ -143,15 +163,16 @@ impl Window {
         BudgetError { rate: self.rate(), wait: self.resumes(class, now).saturating_duration_since(now) }
     }
 
-    /// The interval between calls of a class at which its remaining calls last until the end.
-    pub(super) fn pace(&self, class: CallClass, now: Instant) -> Duration {
-        self.left(now) / self.remaining(class).max(1)
+    /// The interval between calls of a class at which its remaining calls, without those that are
+    /// `kept`, last until the end.
+    pub(super) fn pace(&self, class: CallClass, kept: u32, now: Instant) -> Duration {
+        self.left(now) / self.remaining(class).saturating_sub(kept).max(1)
     }
 
     /// Counts a call.
     pub(super) fn take(&mut self, class: CallClass, now: Instant) {
         if self.is_over(now) {
-            (self.used, self.linked, self.sent) = (0, 0, 0);
+            self.begin(0);
             self.ends = now + self.rate.per;
         }
         self.used = self.used.saturating_add(1);
@@ -171,7 +192,7 @@ impl Window {
         // the newer one: an answer that travelled for longer misses the calls since.
         let used = self.most().saturating_sub(told.remaining / self.replicas);
         if self.is_over(now) {
-            (self.used, self.linked, self.sent) = (used, 0, 0);
+            self.begin(used);
         } else {
             self.used = self.used.max(used);
         }
@@ -181,10 +202,15 @@ impl Window {
     /// Closes the window to everyone, because the PDS refuses calls for this time.
     pub(super) fn close(&mut self, wait: Duration, now: Instant) {
         if self.is_over(now) {
-            (self.linked, self.sent) = (0, 0);
+            self.begin(0);
         }
         self.used = self.most();
         self.ends = now + wait.min(self.rate.per);
+    }
+
+    const fn begin(&mut self, used: u32) {
+        (self.used, self.linked, self.sent) = (used, 0, 0);
+        self.number = self.number.wrapping_add(1);
     }
 
     /// Closes the window to reads, because the PDS refuses them for this time.
@@ -323,12 +349,13 @@ mod tests {
         let now = monotonic_now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut window = window(4, now);
-        for _ in 0..2 {
-            assert!(!window.is_scarce(LINKED, at(5)));
-            window.take(LINKED, at(5));
-        }
+        assert!(!window.is_scarce(LINKED, at(5)));
+        window.take(LINKED, at(5));
         assert!(window.is_scarce(LINKED, at(5)) && !window.is_used_up(LINKED, at(5)));
-        assert_eq!(window.pace(LINKED, at(5)), Duration::from_secs(5));
+        window.take(LINKED, at(5));
+        assert_eq!(window.pace(LINKED, 0, at(5)), Duration::from_secs(5));
+        assert_eq!(window.pace(LINKED, 1, at(5)), Duration::from_secs(10));
+        assert_eq!(window.pace(LINKED, 9, at(5)), Duration::from_secs(10));
         window.take(LINKED, at(6));
         window.take(LINKED, at(7));
         assert!(window.is_used_up(LINKED, at(14)));
@@ -366,6 +393,25 @@ mod tests {
         let mut window = tests::window(40, now);
         (0..40).for_each(|_| window.take(LINKED, now));
         assert!(window.is_used_up(LINKED, now) && window.is_used_up(READ, now));
+    }
+
+    #[test]
+    fn reads_leave_what_linked_accounts_are_expected_to_need_and_go_on() {
+        let now = monotonic_now();
+        let mut window = window(40, now);
+        window.expect(24);
+        let mut reads = 0;
+        while !window.is_used_up(READ, now) {
+            window.take(READ, now);
+            reads += 1;
+        }
+        assert_eq!(reads, 16);
+        assert!(!window.is_used_up(LINKED, now));
+        let mut window = tests::window(40, now);
+        window.expect(4000);
+        (0..20).for_each(|_| window.take(LINKED, now));
+        assert_eq!(window.remaining(READ), 10);
+        assert_eq!(window.remaining(LINKED), 20);
     }
 
     #[test]
