@@ -105,6 +105,8 @@ impl Dialect {
         match self {
             // SQLite has no such forms, and needs none: every step is a transaction.
             Self::Sqlite => statement.to_owned(),
+            // Dropping an index takes a moment, for which the table is locked.
+            Self::Postgres if statement.starts_with("DROP INDEX IF EXISTS ") => statement.to_owned(),
             Self::Postgres => statement
                 .replacen(" INDEX ", " INDEX CONCURRENTLY IF NOT EXISTS ", 1)
                 .replacen(" ADD COLUMN ", " ADD COLUMN IF NOT EXISTS ", 1),

@@ -1,8 +1,9 @@
 //! The steps from an empty database to today's schema.
 //!
 //! A step is one statement that the version of Genkan before can live with: it adds a table, a
-//! column or an index, or it fills in what an earlier step added. A table's name is never used for
-//! another table. An index is built beside running replicas (see [`super::migrate`]).
+//! column or an index, fills in what an earlier step added, or drops an index that another one
+//! replaces. A table's name is never used for another table. An index is built beside running replicas
+//! (see [`super::migrate`]).
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
@@ -308,6 +309,27 @@ pub(super) const STEPS: &[Step] = &[
         "accounts due for deletion",
         include_str!("../../../../migrations/0361_accounts_due_for_deletion.sql"),
     ),
+    Step::new(362, "codes of grants", include_str!("../../../../migrations/0362_oauth_codes_of_grants.sql")),
+    Step::new(
+        363,
+        "codes by grant dropped",
+        include_str!("../../../../migrations/0363_oauth_codes_by_grant_dropped.sql"),
+    ),
+    Step::new(
+        364,
+        "codes by expiry dropped",
+        include_str!("../../../../migrations/0364_oauth_codes_by_expiry_dropped.sql"),
+    ),
+    Step::new(
+        365,
+        "ended grants by client",
+        include_str!("../../../../migrations/0365_oauth_grants_ended_by_client.sql"),
+    ),
+    Step::new(
+        366,
+        "grants by client dropped",
+        include_str!("../../../../migrations/0366_oauth_grants_by_client_dropped.sql"),
+    ),
 ];
 
 /// The version of the newest step.
@@ -382,6 +404,10 @@ mod tests {
     fn a_step_takes_nothing_away() {
         for (step, dialect) in later().flat_map(|step| BOTH.map(|dialect| (step, dialect))) {
             let statement = step.statement(dialect).split_whitespace().collect::<Vec<_>>().join(" ");
+            // Without an index it is slower.
+            if statement.starts_with("DROP INDEX IF EXISTS ") {
+                continue;
+            }
             for word in ["DROP ", "RENAME ", "ALTER COLUMN", "SET NOT NULL"] {
                 assert!(!statement.contains(word), "step {}: {statement}", step.version);
             }
@@ -409,5 +435,9 @@ mod tests {
             Dialect::Postgres.repeatable(step.statement(Dialect::Postgres)),
             "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS names_by_age ON names (age);\n"
         );
+        let dropped = "DROP INDEX IF EXISTS names_by_age;\n";
+        let step = Step::new(12, "dropped", dropped);
+        assert_eq!(step.index(Dialect::Postgres), None);
+        assert_eq!(Dialect::Postgres.repeatable(step.statement(Dialect::Postgres)), dropped);
     }
 }

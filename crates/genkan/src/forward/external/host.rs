@@ -125,9 +125,7 @@ impl HostCalls {
             }
             // Once one call waits, all others of its class queue behind it: a newcomer must not
             // overtake.
-            if is_scarce
-                && (!self.line(class).queue.is_empty() || self.due(class, now) == 0)
-            {
+            if is_scarce && (!self.line(class).queue.is_empty() || self.due(class, now) == 0) {
                 let most = self.places(class);
                 let Some(turn) = self.line_mut(class).queue.join(&owner, most) else {
                     let wait = self.calls.left(now).min(LONGEST_GUESS);

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
+use super::recent::Recent;
 use super::rules::CallClass;
 use super::rules::{CallBudgetRules, CallOwner};
-use super::recent::Recent;
 use super::window::Window;
 
 /// An account or client by the hash of its name. The seed is random, so that no stranger can choose

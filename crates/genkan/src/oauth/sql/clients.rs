@@ -186,7 +186,9 @@ pub(in crate::oauth) async fn sweep(
             // are kept.
             "DELETE FROM oauth_clients WHERE client_id = $1 AND standing = 'known' AND bearer = 'no'
              AND created_at < $2 AND (fetched_at IS NULL OR fetched_at < $2)
-             AND NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.client_id = $1)",
+             AND NOT EXISTS (SELECT 1 FROM oauth_grants WHERE oauth_grants.client_id = $1 AND ended_at IS NULL)
+             AND NOT EXISTS (
+                SELECT 1 FROM oauth_grants WHERE oauth_grants.client_id = $1 AND ended_at IS NOT NULL)",
         )
         .bind(row.try_get::<String, _>("client_id")?)
         .bind(before.as_millis())
