@@ -78,7 +78,8 @@ export function userAttacks({ service, host, server, people, linkedPeople, doome
     // Just faster than the least that is allowed.
     'slow posts': {
       harmless: [{ any: ['answered 200'], perMinute: 100 }],
-      harmful: [{ any: ['held'], perMinute: 20 }],
+      // One account holds 64 places, from the beginning to the end.
+      harmful: [{ any: ['held'], perMinute: 10 }],
       act: (run, name, harmful) => {
         const head = (length) =>
           `POST /xrpc/com.atproto.repo.uploadBlob HTTP/1.1\r\nhost: ${hostname}:${port}\r\nauthorization: Bearer ${forPosts}\r\n` +

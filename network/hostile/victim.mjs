@@ -32,7 +32,7 @@ let linkedCalls = 0
 let reads = 0
 
 const [posting, refreshing, signingIn, reading] = ['127.0.0.10', '127.0.0.11', '127.0.0.13', '127.0.0.14'].map((address) => agentFrom(address))
-/** Calls for which Genkan uses the account's credential. There are fewer writes, of which it allows fewer. */
+/** Three calls with the account's credential and a read of its own repository. Genkan allows fewer writes. */
 const LINKED = [
   () => app.call('com.atproto.repo.createRecord', { body: body(victimLinked.did) }),
   () => app.call('com.atproto.repo.listMissingBlobs', { query: { limit: 5 } }),

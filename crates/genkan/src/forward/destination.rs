@@ -22,7 +22,7 @@ use super::rooms::{OwnServer, Rooms, TokenError};
 use crate::accounts::Home;
 use crate::config::TargetReads;
 use crate::fleet::HostId;
-use crate::identity::{Freshness, PdsLocationError};
+use crate::identity::{Freshness, PdsLocation, PdsLocationError};
 use crate::oauth::{self, AccessError, GrantCaller};
 use crate::routing::target::Target;
 use crate::routing::{PresentedToken, Route};
@@ -184,8 +184,19 @@ impl<R: Rooms> Forwarder<R> {
             Some(OwnServer::Genkan) => Err(Error::Loop),
             // The document names a host of the fleet, but that host does not have the account.
             Some(OwnServer::Host) => Err(not_here()),
-            None => Ok(Destination::Read(ReadDestination { place, permit, reader: self.reader(shown) })),
+            None => {
+                let reader = self.reader(shown);
+                let lives_there = reader.as_ref().is_some_and(|reader| self.is_same_pds(reader, &place));
+                Ok(Destination::Read(ReadDestination { place, permit, reader, lives_there }))
+            }
         }
+    }
+
+    /// Whether an account is known to be at the PDS of another one. Nothing is looked up.
+    fn is_same_pds(&self, reader: &Did, place: &PdsLocation) -> bool {
+        let account = Target::Did(Cow::Borrowed(reader.as_str()));
+        *reader == place.did
+            || matches!(self.rooms.recall_pds_location(&account), Some(Ok(known)) if known.pds == place.pds)
     }
 
     /// The account that reads without a credential, if its token was checked before. People without

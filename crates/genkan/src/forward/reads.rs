@@ -33,6 +33,9 @@ pub(crate) struct ReadDestination {
     pub(super) permit: Rc<ReadPermit>,
     /// The account whose known token came with the call. The place counts for it.
     pub(super) reader: Option<Did>,
+    /// Whether that account is at the same PDS. Its reads then count as its other calls do, so that
+    /// those of strangers do not make them wait.
+    pub(super) lives_there: bool,
 }
 
 /// A read, independent of the PDS that answers it.
@@ -65,7 +68,10 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let began = monotonic_now();
         let read = Read {
             call,
-            account: CallOwner::Client(limits::ClientNetwork::of(call.client.ip)),
+            account: match &destination.reader {
+                Some(reader) if destination.lives_there => CallOwner::Did(reader.clone()),
+                _ => CallOwner::Client(limits::ClientNetwork::of(call.client.ip)),
+            },
             kind: CallKind::of(call.row.weight, &call.request.method),
             permit: Rc::clone(&destination.permit),
             reader: destination.reader.as_ref(),

@@ -62,8 +62,8 @@ metrics! {
     HOST_FAILURES = Counter "genkan_host_failures_total" ["host", "reason"];
     /// Whether a host is considered healthy (1) or not (0).
     HOST_HEALTHY = Gauge "genkan_host_healthy" ["host"];
-    /// Calls to external PDSes, by class (`linked`: for a linked account; `read`: without
-    /// credentials) and by how they were admitted (`at_once`, `waited` in the queue, or `refused`).
+    /// Calls to external PDSes, by class (`linked`: of a linked account at its own PDS; `read`: of
+    /// anybody else) and by how they were admitted (`at_once`, `waited` in the queue, or `refused`).
     UPSTREAM_CALLS = Counter "genkan_upstream_calls_total" ["class", "outcome"];
     /// External PDSes that were called recently.
     UPSTREAM_HOSTS = Gauge "genkan_upstream_hosts" [];

@@ -341,6 +341,29 @@ fn reads_of_strangers_make_no_linked_call_wait_or_fail() {
     assert!(turn.try_recv().is_ok());
 }
 
+/// A quarter of the calls would not do for this account.
+#[test]
+fn reads_leave_what_linked_accounts_lately_needed() {
+    let calls = Rate { count: 400, per: Duration::from_secs(100) };
+    let account_calls = Rate { count: 300, per: Duration::from_secs(100) };
+    let mut trial = Trial::with(CallBudgetRules { calls, account_calls, ..RULES });
+    let (mut waiting, mut reads) = (Vec::new(), 0);
+    for tick in 0..600 {
+        for number in 0..100 {
+            reads += u32::from(trial.goes(stranger(tick * 100 + number)));
+        }
+        for number in 0..20 {
+            let _ = trial.ask(stranger(1_000_000 + number)).waits_into(&mut waiting);
+        }
+        assert!(trial.goes(linked('a')), "{tick}");
+        trial.pass(Duration::from_millis(500));
+        let _ = trial.calls.call_next(trial.now);
+    }
+    reads += u32::try_from(waiting.iter_mut().filter_map(|turn| turn.try_recv().ok()).count()).unwrap();
+    // Half of three windows, and the first quarter of the fourth.
+    assert_eq!(reads, 700, "reads have what is left");
+}
+
 /// One person may have many accounts at a PDS, each within its own limit.
 #[test]
 fn linked_accounts_with_many_calls_make_no_other_one_wait_or_fail() {

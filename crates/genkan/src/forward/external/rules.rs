@@ -43,7 +43,7 @@ pub(in crate::forward) enum CallOwner {
 }
 
 impl CallOwner {
-    /// Only linked accounts call by their DID. A read is counted for its client.
+    /// Only linked accounts call by their DID. A read from elsewhere is counted for its client.
     pub(super) const fn class(&self) -> CallClass {
         match self {
             Self::Did(_) => CallClass::Linked,
