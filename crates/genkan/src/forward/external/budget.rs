@@ -2,8 +2,8 @@
 //!
 //! A PDS counts everyone behind Genkan as one client. So Genkan counts as the PDS does, in windows
 //! like its own, and corrects the count by the PDS's rate-limit headers. Replicas share a limit in
-//! equal parts. The first quarter of a window is first come, first served. Then calls leave at an even
-//! pace. A linked account that calls no more often than all of them could until the window ends does
+//! equal parts. The first quarter of a window is first come, first served, for reads only a burst of a
+//! fiftieth. Then calls leave at an even pace. A linked account that calls no more often than all of them could until the window ends does
 //! not wait for the pace, and the pace of the others leaves room for it. When calls have to wait,
 //! accounts take turns, so an account with many calls waits behind itself. When the window is used up,
 //! no call leaves until it ends.

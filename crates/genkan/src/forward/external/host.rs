@@ -28,6 +28,8 @@ pub(super) struct HostCalls {
     recent: Recent,
     /// Those that left before their turn, because their accounts call rarely.
     recent_modest: Recent,
+    /// The reads that left lately.
+    recent_reads: Recent,
     /// How many linked accounts called in a window, and its number.
     callers: (u32, u32),
     /// Whether a task admits the calls that wait.
@@ -72,6 +74,7 @@ impl HostCalls {
             reads: line(),
             recent: Recent::new(now),
             recent_modest: Recent::new(now),
+            recent_reads: Recent::new(now),
             callers: (0, 0),
             is_driven: false,
         }
@@ -115,7 +118,7 @@ impl HostCalls {
             if self.calls.is_used_up(class, now) {
                 return CallDecision::NotNow(self.calls.refusal(class, now));
             }
-            let is_scarce = self.calls.is_scarce(class, now);
+            let is_scarce = self.is_scarce(class, now);
             if is_scarce && self.is_modest(asked, now) {
                 self.recent_modest.count(self.slice(), now);
                 // The pace of the others does not begin again with it.
@@ -164,6 +167,17 @@ impl HostCalls {
         calls <= self.calls.remaining(class)
     }
 
+    /// Whether calls of a class leave at an even pace: when a quarter of the window is used, and reads
+    /// also after a burst. Anyone may ask for reads, and many at once keep a small PDS busy for seconds.
+    fn is_scarce(&self, class: CallClass, now: Instant) -> bool {
+        let burst = || (self.calls.rate().count / 50).max(SMALLEST_BURST);
+        let slice = self.slice();
+        self.calls.is_scarce(class, now)
+            || (class == CallClass::Read
+                && !self.calls.is_over(now)
+                && self.recent_reads.expected(0, slice, slice, now) >= burst())
+    }
+
     /// The time over which calls count as lately made.
     fn slice(&self) -> Duration {
         self.calls.length() / 10
@@ -190,6 +204,9 @@ impl HostCalls {
     fn take(&mut self, class: CallClass, now: Instant) {
         self.calls.take(class, now);
         self.line_mut(class).paced_at = now;
+        if class == CallClass::Read {
+            self.recent_reads.count(self.slice(), now);
+        }
     }
 
     /// Counts a call for its account. A waiting call counts as well.
@@ -223,10 +240,10 @@ impl HostCalls {
     pub(super) fn call_next(&mut self, now: Instant) -> Option<Instant> {
         self.foresee(now);
         let next = |host: &mut Self, class| {
-            let was_scarce = host.calls.is_scarce(class, now);
+            let was_scarce = host.is_scarce(class, now);
             for _ in 0..host.due(class, now) {
-                // The calls that waited for a new window have its first quarter at most.
-                let has_become_scarce = !was_scarce && host.calls.is_scarce(class, now);
+                // A new window does not admit all that waited for it at once.
+                let has_become_scarce = !was_scarce && host.is_scarce(class, now);
                 if has_become_scarce
                     || host.calls.is_used_up(class, now)
                     || !host.line_mut(class).queue.admit_next()
@@ -258,7 +275,7 @@ impl HostCalls {
 
     /// Returns how many calls of a class may leave now, at an even pace over the rest of the window.
     fn due(&self, class: CallClass, now: Instant) -> u32 {
-        if !self.calls.is_scarce(class, now) {
+        if !self.is_scarce(class, now) {
             return u32::MAX;
         }
         let pace = self.pace(class, now);
@@ -376,6 +393,8 @@ impl HostCalls {
 
 /// An account's own window has one class of calls, so nothing of it is reserved.
 const OWN: CallClass = CallClass::Linked;
+/// So many reads at once are no burst, however few calls a PDS allows.
+const SMALLEST_BURST: u32 = 5;
 /// The most calls that wait for one PDS.
 const MOST_WAITING: usize = 512;
 /// The longest wait that a refused call is told: by then its turn may well come.
