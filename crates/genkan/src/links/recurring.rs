@@ -10,7 +10,8 @@ use super::counting::Counting;
 use super::error::Reason;
 use super::id::LinkId;
 use super::service::{DAY, Links};
-use super::sql::links::{self, COUNTED_AT_ONCE, EndedLink, IdleTimes, State};
+use super::sql::links::{self, COUNTED_AT_ONCE, EndedLink, State};
+use super::sql::turns::{self, IdleTimes};
 use crate::base::monotonic_now;
 use crate::base::neighbours::{Visit, visit_each};
 use crate::db;
@@ -69,7 +70,7 @@ impl Links {
         while began.elapsed() < KEEP_ALIVE_FOR {
             let now = self.inner.now();
             let times = IdleTimes { now, idle_before: now.minus(DAY * 30), again_at: now.plus(AGAIN_AFTER) };
-            let turns = links::take_turns(&self.inner.db, times).await?;
+            let turns = turns::take_turns(&self.inner.db, times).await?;
             if turns.is_empty() {
                 break;
             }

@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use super::id::LinkId;
 use super::server_client::TokenRequestError;
 use super::service::{DAY, Links};
-use super::sql::links::{self, Row, ToRevoke};
+use super::sql::links::{self, Row};
+use super::sql::revocations::{self, ToRevoke};
 use crate::base::fetch::Pool;
 use crate::base::neighbours::{AT_ONCE, Visit, visit_each};
 use crate::base::{Timestamp, monotonic_now, random};
@@ -46,7 +47,7 @@ impl Links {
         let (began, mut tried) = (monotonic_now(), 0);
         while began.elapsed() < TELL_FOR {
             let now = self.inner.now();
-            let due = links::to_revoke(&self.inner.db, now).await?;
+            let due = revocations::to_revoke(&self.inner.db, now).await?;
             let ToRevoke { due, unreadable } = due;
             let is_last = due.len() + unreadable.len() < A_BATCH;
             for link in &unreadable {
@@ -81,7 +82,7 @@ impl Links {
                 let mut tx = db.begin().await?;
                 for link in some {
                     let until = now.plus(FIRST_PAUSE + PUT_OFF.mul_f64(random::fraction()));
-                    links::put_off_revocation(&mut tx, link, now, until).await?;
+                    revocations::put_off_revocation(&mut tx, link, now, until).await?;
                 }
                 tx.commit().await
             })
@@ -144,7 +145,7 @@ impl Links {
         // Committed before the request: no transaction stays open while another server answers.
         let taken = db::repeated(|| async {
             let mut tx = inner.db.begin().await?;
-            let row = links::take_revocation(&mut tx, link, now, now.plus(FIRST_PAUSE)).await?;
+            let row = revocations::take_revocation(&mut tx, link, now, now.plus(FIRST_PAUSE)).await?;
             tx.commit().await?;
             Ok::<_, db::Error>(row)
         });
@@ -202,14 +203,14 @@ impl Links {
         match told {
             // The server was not asked, so this does not count among its attempts.
             Err(TokenRequestError::NotTried(_)) => {
-                links::tell_again_uncounted(&mut tx, &row.id, now.plus(FIRST_PAUSE)).await?;
+                revocations::tell_again_uncounted(&mut tx, &row.id, now.plus(FIRST_PAUSE)).await?;
             }
             Err(error) if row.revoke_attempts < MOST_ATTEMPTS && may_hear_later(error) => {
                 // One minute, doubled up to three hours. `revoke_attempts` already counts this
                 // attempt, so the first failure doubles nothing.
                 let doublings = u32::try_from(row.revoke_attempts.clamp(1, 10)).unwrap_or(1) - 1;
                 let pause = (FIRST_PAUSE * 2_u32.pow(doublings)).min(DAY / 8);
-                links::tell_again(&mut tx, &row.id, now.plus(pause)).await?;
+                revocations::tell_again(&mut tx, &row.id, now.plus(pause)).await?;
             }
             told => {
                 if let Err(error) = told {
@@ -217,7 +218,7 @@ impl Links {
                 }
                 // The server was told, or will not be told again. In both cases the secrets have no
                 // further use.
-                links::erase(&mut tx, &row.id).await?;
+                revocations::erase(&mut tx, &row.id).await?;
             }
         }
         tx.commit().await
@@ -241,7 +242,7 @@ const MOST_ATTEMPTS: i64 = 22;
 const PUT_OFF: Duration = Duration::from_mins(30);
 /// How long one run of [`Links::tell_servers`] may begin further batches.
 const TELL_FOR: Duration = Duration::from_secs(20);
-/// The number of rows that `links::to_revoke` returns at most.
+/// The number of rows that `revocations::to_revoke` returns at most.
 const A_BATCH: usize = 200;
 /// Calls to one server in a batch.
 const SHARE: usize = 50;

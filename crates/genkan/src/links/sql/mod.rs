@@ -4,4 +4,6 @@ pub(super) mod clients;
 pub(super) mod leases;
 pub(super) mod links;
 pub(super) mod logins;
+pub(super) mod revocations;
+pub(super) mod turns;
 pub(super) mod visits;
