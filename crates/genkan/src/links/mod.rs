@@ -24,6 +24,7 @@ mod link_grants;
 mod login;
 mod nonces;
 mod open;
+mod prepare;
 mod recurring;
 mod refresh;
 mod server_client;

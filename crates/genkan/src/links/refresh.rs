@@ -17,13 +17,12 @@ use std::time::Duration;
 
 use genkan_protocol::oauth::dpop::ProofKey;
 
-use super::client::ClientIdentity;
 use super::credential::{Credential, due_at};
-use super::discovery::{Authority, DiscoveryError};
 use super::end::EndCondition;
 use super::error::{Reason, UseError};
 use super::id::LinkId;
-use super::open::{KeysBehind, stored};
+use super::open::stored;
+use super::prepare::{NOT_TRIED_PAUSE, PrepareError, RefreshInputs};
 use super::server_client::{TokenRequestError, TokenResponse};
 use super::service::{Inner, Links};
 use super::sql::leases::{self, NewTokens};
@@ -245,43 +244,6 @@ impl Links {
         Ok(outcome)
     }
 
-    /// Does everything that can fail before the refresh token is sent, and records that it is being
-    /// sent.
-    async fn prepare(&self, row: &Row, holder: &str) -> Result<RefreshInputs, PrepareError> {
-        let inner = &self.inner;
-        let later = |why: String| PrepareError::Later(why.into(), None);
-        // Secrets that do not open do not end the session: perhaps only this process has the wrong
-        // sealing key.
-        let tokens = inner.open(row).map_err(|_| later("its secrets do not open".to_owned()))?;
-        let identity = match self.identity_of(row).await {
-            Ok(Some(identity)) => identity,
-            Ok(None) => return Err(PrepareError::Over(Reason::KeyGone)),
-            Err(KeysBehind) => return Err(later("its client key is not known here".to_owned())),
-        };
-        // The account may have moved since the last refresh. Its refresh token must not go to a
-        // server that no longer speaks for it.
-        let verified =
-            tokio::time::timeout(VERIFY, inner.discovery.in_pool(Pool::Refreshes).of_did(&row.did))
-                .await
-                .map_err(|_| later("its authority did not answer in time".to_owned()))?;
-        let found = match verified {
-            Ok(found) if found.server.issuer == row.server.issuer => found,
-            Ok(_) | Err(DiscoveryError::Ended) => return Err(PrepareError::Over(Reason::Moved)),
-            Err(DiscoveryError::NotTried(why)) => {
-                return Err(PrepareError::Later(why, Some(NOT_TRIED_PAUSE)));
-            }
-            Err(error) => return Err(later(error.to_string())),
-        };
-        let (pds, now) = (found.pds.as_str(), inner.now());
-        // The last step before the token is sent. From here a crash leaves `unanswered` above zero,
-        // so nothing slow may come between this write and the request.
-        match leases::sending(&inner.db, &row.id, holder, pds, &found.server, now).await {
-            Ok(true) => Ok(RefreshInputs { tokens, identity, found }),
-            Ok(false) => Err(PrepareError::TakenOver),
-            Err(cause) => Err(PrepareError::Failed(stored(&cause))),
-        }
-    }
-
     /// Stores new tokens. They are used only when that succeeded.
     async fn store(
         &self,
@@ -452,23 +414,6 @@ impl Links {
     }
 }
 
-/// What a refresh sends, and to whom.
-struct RefreshInputs {
-    tokens: Tokens,
-    identity: ClientIdentity,
-    found: Authority,
-}
-
-enum PrepareError {
-    Over(Reason),
-    /// Something about this session, or between Genkan and its server, with the pause that follows.
-    Later(Arc<str>, Option<Duration>),
-    /// Another process has taken the lease.
-    TakenOver,
-    /// The database failed.
-    Failed(UseError),
-}
-
 impl Inner {
     fn count(&self, outcome: Outcome) {
         self.metrics.counter(&LINK_REFRESHES, &[outcome.as_str()]).increment();
@@ -490,7 +435,6 @@ fn is_about_us(code: &str) -> bool {
 /// Longer than everything that happens under it: verification, two forms of twelve seconds each,
 /// and writing.
 const LEASE: Duration = Duration::from_secs(45);
-const VERIFY: Duration = Duration::from_secs(10);
 /// How long a caller waits for a refresh, while its old token is valid and otherwise.
 const PATIENCE_WHILE_VALID: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -498,6 +442,4 @@ const PATIENCE: Duration = Duration::from_secs(25);
 const WAIT: Duration = Duration::from_millis(100);
 const MOST_WAITS: u32 = 240;
 const WRITE_ATTEMPTS: u32 = 4;
-/// The pause of a session whose refresh did not begin.
-const NOT_TRIED_PAUSE: Duration = Duration::from_secs(2);
 const MISCONFIGURED_PAUSE: Duration = Duration::from_secs(30);
