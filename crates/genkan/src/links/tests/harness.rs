@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use genkan_protocol::crypto::P256PrivateKey;
 use genkan_protocol::syntax::Did;
+use genkan_testing::network::eventually;
 use genkan_testing::{Client, FakeDirectory, FakeNames, FakePds};
 
 use crate::base::fetch::{Dns, GuardedClient, UnguardedClient, tls};
@@ -251,4 +252,8 @@ fn instance(
     let links = Links::new(dependencies, settings);
     tokio::spawn(links.follow_ends());
     links
+}
+
+pub(super) async fn until(done: impl Fn() -> bool) {
+    eventually("it is done", async || done()).await;
 }

@@ -2,7 +2,9 @@
 //! of the contract's closing list.
 
 mod dead_servers;
+mod ends;
 mod harness;
+mod places;
 mod refreshes;
 mod sign_in;
 mod vault;
