@@ -4,6 +4,7 @@
 mod app;
 mod checklist;
 mod consents;
+mod endings;
 mod giving_way;
 mod linked;
 mod pairs;
