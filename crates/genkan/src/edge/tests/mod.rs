@@ -14,6 +14,7 @@ mod http2;
 mod http2_floods;
 mod linked;
 mod linked_errors;
+mod linked_shares;
 mod network;
 mod raw_host;
 mod routes;
