@@ -6,4 +6,5 @@ mod dpop;
 mod jws;
 mod permission_sets;
 mod pkce;
+mod requests;
 mod scope;
