@@ -16,9 +16,14 @@ on_each_database!(
     a_refresh_that_never_left_is_no_trouble_of_the_server,
     a_sign_in_waits_for_no_place_of_other_calls,
     a_revocation_that_never_left_is_no_attempt,
+    a_token_request_that_never_left_is_no_trouble_of_the_server,
 );
 
 const HOUR: Duration = Duration::from_hours(1);
+/// The last request before the token's.
+const METADATA: &str = "/.well-known/oauth-authorization-server";
+/// The calls to one server at the same time, of those that refresh tokens.
+const PLACES: usize = 32;
 
 /// Takes every place for calls to the server in this pool, until the gate opens.
 async fn take_places(harness: &LinkHarness, pool: Pool, number: usize) -> Gate {
@@ -77,4 +82,34 @@ async fn a_revocation_that_never_left_is_no_attempt(db: Db) {
     harness.pass(Duration::from_mins(2));
     harness.links.tell_servers().await.unwrap();
     assert!(harness.pds.sessions()[0].ended.is_some());
+}
+
+async fn a_token_request_that_never_left_is_no_trouble_of_the_server(db: Db) {
+    let harness = LinkHarness::start(db).await;
+    let (link, pds) = (harness.link().await, &harness.pds);
+    harness.pass(HOUR);
+    let (metadata, others) = (Gate::closed(), Gate::closed());
+    pds.trouble(METADATA, Trouble::Held(metadata.clone()));
+    pds.trouble("/hang", Trouble::Held(others.clone()));
+    let (before, hang) = (pds.asked(METADATA), format!("{}/hang", pds.url()));
+    let guarded = &harness.links.inner.discovery.guarded;
+    let taking = async {
+        eventually("the server is asked for its metadata", async || pds.asked(METADATA) > before).await;
+        // The last of these waits for the place of that request, and the token's waits behind it.
+        guarded.take_places(Pool::Refreshes, PLACES, &hang, || pds.asked("/hang")).await;
+    };
+    let answering = async {
+        eventually("all other places are taken", async || pds.asked("/hang") == PLACES - 1).await;
+        metadata.open();
+    };
+    let (refused, (), ()) = tokio::join!(harness.credential(&link), taking, answering);
+    let refused = refused.unwrap_err();
+    let UseError::Unavailable { retry_after } = refused else { panic!("{refused}") };
+    let row = links::find(&harness.db, &link).await.unwrap().unwrap();
+    assert_eq!((row.version, row.unanswered), (1, 0), "the token is not in doubt");
+    let backoff = &harness.links.inner.backoff.servers;
+    assert_eq!(backoff.pause(&row.server.issuer, harness.now()), None, "the server is healthy");
+    others.open();
+    harness.pass(retry_after);
+    assert_eq!(harness.credential(&link).await.unwrap().version, 2);
 }
