@@ -308,13 +308,13 @@ mod tests {
                 account: Some(&ann),
                 scope: Some(ExpandedScope::for_tests("atproto")),
             };
-            let mut tx = app.db.begin().await.unwrap();
-            let done = oauth
-                .redeem_in(&mut tx, &CodeId::of(&verifier), redemption, &mut Traces::default(), now)
-                .await;
+            let (id, waiting) = (CodeId::of(&verifier), WaitingClient::patient());
+            let done = oauth.redeem_once(&id, &redemption, &waiting, now).await.unwrap().outcome;
             assert_eq!(matches!(done, Err(Error::Refused(_))), is_taken_down, "{done:?}");
             assert_eq!(done.is_ok(), !is_taken_down);
-            tx.commit().await.unwrap();
+            // The code of a grant is kept with it. A code that became none is swept.
+            assert_eq!(codes::grant_of(&app.db, &id).await.unwrap().is_some(), !is_taken_down);
+            assert!(codes::peek(&app.db, &id).await.unwrap().unwrap().is_used);
         }
     }
 }
