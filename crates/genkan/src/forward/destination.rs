@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use genkan_protocol::syntax::Did;
 use http::{HeaderMap, Response};
@@ -185,7 +186,7 @@ impl<R: Rooms> Forwarder<R> {
             // The document names a host of the fleet, but that host does not have the account.
             Some(OwnServer::Host) => Err(not_here()),
             None => {
-                let reader = self.reader(shown);
+                let reader = self.checked_reader(shown, call).await;
                 let lives_there = reader.as_ref().is_some_and(|reader| self.is_same_pds(reader, &place));
                 Ok(Destination::Read(ReadDestination { place, permit, reader, lives_there }))
             }
@@ -203,6 +204,19 @@ impl<R: Rooms> Forwarder<R> {
     /// an account share fewer places at a server, which a few of them can fill.
     fn reader(&self, shown: Option<PresentedToken<'_>>) -> Option<Did> {
         self.rooms.recall_account(shown?)
+    }
+
+    /// As [`Self::reader`], also for a token that was not checked before: the first call with a new
+    /// token may be a read. An invalid token counts as none, because anyone may make the read, and so
+    /// does one that cannot be checked soon.
+    async fn checked_reader(&self, shown: Option<PresentedToken<'_>>, call: &Call<'_>) -> Option<Did> {
+        if let Some(known) = self.reader(shown) {
+            return Some(known);
+        }
+        match tokio::time::timeout(READER_CHECK, self.speaker(shown?, call)).await.ok()?.ok()? {
+            Speaker::Home(by) => by.caller().map(|(did, _)| did.clone()),
+            Speaker::Linked(caller) => Some(caller.did.clone()),
+        }
     }
 
     /// Returns the external PDS of the caller, if its grant allows the method.
@@ -278,6 +292,9 @@ impl<R: Rooms> Forwarder<R> {
         Ok(Destination::Home(HomeDestination { host, credential: by }))
     }
 }
+
+/// How long a read waits for the check of its token, which it does not need.
+const READER_CHECK: Duration = Duration::from_millis(250);
 
 /// The account that a call speaks for.
 enum Speaker {

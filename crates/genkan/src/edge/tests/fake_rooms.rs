@@ -182,9 +182,6 @@ impl Callers for FakeRooms {
 
     fn recall_account(&self, shown: PresentedToken<'_>) -> Option<Did> {
         let (PresentedToken::Bearer(token) | PresentedToken::Dpop(token)) = shown;
-        if token.starts_with("zoe") {
-            return Some(zoe("").did.clone());
-        }
         Self::caller(token).ok().map(|caller| caller.did.clone())
     }
 
