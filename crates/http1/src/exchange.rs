@@ -105,7 +105,9 @@ impl<H: RequestHead> Exchange<'_, H> {
         }
         // Reached without an idle connection, or after a failed try. The body is still complete: a
         // request with a body is never tried twice here.
-        let connection = pool.connect().await.map_err(|cause| {
+        //
+        // Boxed, as is all that few requests need: the future of a request is copied when it begins.
+        let connection = Box::pin(pool.connect()).await.map_err(|cause| {
             permit.failed(Failure::NoConnection(&cause));
             Error::Unreachable(cause)
         })?;
@@ -142,7 +144,7 @@ impl<H: RequestHead> Exchange<'_, H> {
                 .limit(self.answer_within, head)
                 .await
                 .map_err(|_| slow_server(permit, self.answer_within))?,
-            Some(progress) => self.while_uploading(progress, head, permit).await?,
+            Some(progress) => Box::pin(self.while_uploading(progress, head, permit)).await?,
         };
         if outcome.is_ok() {
             permit.answered();

@@ -96,7 +96,7 @@ async fn route<R: Rooms>(
         return Err(error);
     }
     let Some(named) = method::of_path(parts.uri.path()) else {
-        return local_answer(connection, Request::from_parts(parts, body)).await;
+        return Box::pin(local_answer(connection, Request::from_parts(parts, body))).await;
     };
     // Before the name is checked: a browser needs the CORS headers even if the method is unknown.
     if parts.method == Method::OPTIONS {
@@ -105,7 +105,7 @@ async fn route<R: Rooms>(
     }
     let Ok(name) = named else {
         return if parts.uri.path() == HEALTH {
-            local_answer(connection, Request::from_parts(parts, body)).await
+            Box::pin(local_answer(connection, Request::from_parts(parts, body))).await
         } else {
             Err(answer::bad_path())
         };
@@ -117,7 +117,7 @@ async fn route<R: Rooms>(
     // `http` counts the requests that Genkan answers, because it knows more about them.
     let Decision::Forward(route) = decide::decide(row, &parts.method, authorization, parts.uri.query())?
     else {
-        return local_answer(connection, Request::from_parts(parts, body)).await;
+        return Box::pin(local_answer(connection, Request::from_parts(parts, body))).await;
     };
     // Counted before any lookup, so that a flood costs neither the database nor a host.
     let (address, via) = connection.client(&parts.headers);

@@ -123,7 +123,7 @@ impl<R: FleetHosts> Forwarder<R> {
                 // Dropping the answer closes its connection and returns the rest of the body.
                 drop(answer);
                 (upload, exchange.progress) = again(kept.as_ref(), exchange.progress.is_some())?;
-                answer = exchange.send(&permit, upload).await?;
+                answer = Box::pin(exchange.send(&permit, upload)).await?;
                 // Two refusals in a row mean that the nonces of host and Genkan disagree. A third
                 // try would change nothing.
                 if self.wants_other_nonce(destination, &answer) {

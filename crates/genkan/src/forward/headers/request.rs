@@ -75,9 +75,13 @@ impl RequestHead for ForwardedHead<'_> {
             fields.field("x-forwarded-for", client.as_bytes());
         }
         // Genkan's own entry goes last, after those of the servers before it (RFC 9110 §7.6.3).
-        let before: Vec<&[u8]> = headers.get_all(VIA).iter().map(HeaderValue::as_bytes).collect();
-        let via = before.into_iter().chain([self.via.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
-        fields.field("via", &via);
+        if headers.contains_key(VIA) {
+            let before = headers.get_all(VIA).iter().map(HeaderValue::as_bytes);
+            let via = before.chain([self.via.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+            fields.field("via", &via);
+        } else {
+            fields.field("via", self.via.as_bytes());
+        }
         let mut is_replaced = false;
         if let Credentials::Genkans(sign) = self.credentials {
             // Signed at the last moment: each try needs a proof with the newest nonce.
