@@ -41,10 +41,22 @@ pub(crate) struct ReadDestination {
 /// A read, independent of the PDS that answers it.
 struct Read<'a> {
     call: &'a Call<'a>,
-    account: CallOwner,
+    /// The PDS of the reader, if it is the one that is read.
+    readers_pds: Option<&'a Origin>,
     kind: CallKind,
     permit: Rc<ReadPermit>,
     reader: Option<&'a Did>,
+}
+
+impl Read<'_> {
+    /// What the read is counted for at a server. A PDS may redirect it to one where the reader is a
+    /// stranger.
+    fn account(&self, origin: &Origin) -> CallOwner {
+        match self.reader {
+            Some(reader) if self.readers_pds == Some(origin) => CallOwner::Did(reader.clone()),
+            _ => CallOwner::Client(limits::ClientNetwork::of(self.call.client.ip)),
+        }
+    }
 }
 
 /// The answer of a PDS.
@@ -68,10 +80,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         let began = monotonic_now();
         let read = Read {
             call,
-            account: match &destination.reader {
-                Some(reader) if destination.lives_there => CallOwner::Did(reader.clone()),
-                _ => CallOwner::Client(limits::ClientNetwork::of(call.client.ip)),
-            },
+            readers_pds: destination.lives_there.then_some(&destination.place.pds),
             kind: CallKind::of(call.row.weight, &call.request.method),
             permit: Rc::clone(&destination.permit),
             reader: destination.reader.as_ref(),
@@ -147,7 +156,8 @@ impl<R: ExternalAccounts> Forwarder<R> {
     ) -> Result<Hop, Error> {
         let addresses = self.external.addresses(origin).await?;
         let pool = self.pools.external(origin, &addresses)?;
-        self.external.admit(origin, &read.account, read.kind).await?;
+        let account = read.account(origin);
+        self.external.admit(origin, &account, read.kind).await?;
         let admitted = pool.admit(read.call.client.holder(read.reader), answerer)?;
         let head = ForwardedHead {
             request: read.call.request,
@@ -161,7 +171,7 @@ impl<R: ExternalAccounts> Forwarder<R> {
         };
         let answer = self.exchange(&head).send(&admitted.0, None).await?;
         let said = &answer.head;
-        self.external.hear(origin, &read.account, read.kind, said.status, &said.headers);
+        self.external.hear(origin, &account, read.kind, said.status, &said.headers);
         if said.status.is_redirection() && said.status != StatusCode::NOT_MODIFIED {
             let location = answer.fields.location.as_deref();
             let next = location.and_then(|location| next_hop(origin, location));

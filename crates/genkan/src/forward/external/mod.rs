@@ -5,8 +5,8 @@
 //! may read, and `budget` keeps Genkan's calls within the rate limits of each PDS: `host` has the
 //! `window`s of one PDS and the `shares` of its accounts, `hosts` the PDSes that are known, and
 //! `witness` decides whom a refusal concerns. `recent` says how fast calls come. When few calls are
-//! left, accounts wait in a fair `queue`. `permission` says which calls the grant of a linked account allows. `services` resolves
-//! the services that hosts are sent to.
+//! left, accounts wait in a fair `queue`. `permission` says which calls the grant of a linked account
+//! allows. `services` resolves the services that hosts are sent to.
 //!
 //! Nothing here sends a call: `forward::reads` and `forward::linked` do, by these rules.
 

@@ -1,8 +1,8 @@
 //! One window of calls as a PDS counts them: it begins with the first call and lasts for its time.
 //!
 //! A PDS counts the calls of all replicas together, so each replica has its share of the PDS's
-//! limit. Anyone may ask for reads, so a quarter of the share is reserved for linked accounts, or as much
-//! as they are expected to need.
+//! limit. Anyone may ask for reads, so a quarter of the share is reserved for linked accounts, or as
+//! much as they are expected to need.
 
 use std::time::Duration;
 
